@@ -1,0 +1,66 @@
+"""Every mistake losa can name, with the exit code the command line returns for it.
+
+An error is one line, ``<file or flag>: <what>; <what to do>``: the subject that was asked for, what
+was found, and the remedy. Exit codes are part of the contract and listed in ``docs/api.md``.
+"""
+
+from __future__ import annotations
+
+
+class LosaError(Exception):
+    """A mistake with a known cause and a known remedy.
+
+    Example:
+        >>> str(LosaError("--rank", "0 is not a width", "give 1 or more"))
+        '--rank: 0 is not a width; give 1 or more'
+    """
+
+    exit_code = 1
+
+    def __init__(self, subject: object, what: str, todo: str = "") -> None:
+        self.subject = str(subject)
+        self.what = what
+        self.todo = todo
+        super().__init__(f"{self.subject}: {what}" + (f"; {todo}" if todo else ""))
+
+
+class UsageError(LosaError, ValueError):
+    """A flag or an argument that cannot be meant (exit 2)."""
+
+    exit_code = 2
+
+
+class InputError(LosaError, ValueError):
+    """Input data, a configuration or a weights file that cannot be used (exit 3)."""
+
+    exit_code = 3
+
+
+class StoreError(LosaError, OSError):
+    """A store or a run that is missing, damaged, unsealed or newer than this losa (exit 4)."""
+
+    exit_code = 4
+
+
+class MismatchError(LosaError, ValueError):
+    """Two things that must agree do not: plan, weights, preprocessing or labels (exit 5)."""
+
+    exit_code = 5
+
+
+class ResourceError(LosaError, OSError):
+    """Disk, memory, device, network or permission is lacking (exit 6)."""
+
+    exit_code = 6
+
+
+class LockedError(LosaError, OSError):
+    """Another live process holds what was asked for (exit 7)."""
+
+    exit_code = 7
+
+
+class SkippedError(LosaError):
+    """The work is done, with more skips or failures than were allowed (exit 8)."""
+
+    exit_code = 8

@@ -1,0 +1,245 @@
+"""The few file-system acts a store is made of, each atomic, and durable when asked.
+
+Every write of the store goes through here, so a test can swap this module and fail any call.
+Source: docs/store-format.md, section "Commit protocol".
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from losa.errors import ResourceError, StoreError
+
+MAX_JSON_BYTES: Final = 64 * 2**20
+_counter: Iterator[int] = itertools.count()
+
+
+def canonical_json(value: Any) -> bytes:
+    r"""Bytes of a JSON value that do not depend on who writes them: sorted keys, UTF-8, no NaN.
+
+    Example:
+        >>> canonical_json({"b": 1, "a": [True, None]})
+        b'{"a":[true,null],"b":1}\n'
+    """
+    text = json.dumps(
+        value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+    )
+    return text.encode() + b"\n"
+
+
+def sha256(data: bytes | memoryview) -> str:
+    """Hexadecimal sha256 of ``data``."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_atomic(
+    path: Path, data: bytes, *, durable: bool = True, scratch: Path | None = None
+) -> None:
+    """Put ``data`` at ``path`` whole or not at all, replacing what was there.
+
+    The temporary file lies in ``scratch`` (same file system) or else beside ``path``.
+
+    Raises:
+        ResourceError: the disk is full or the place cannot be written.
+    """
+    temporary = (scratch or path.parent) / (
+        owner_tag() if scratch else f".{path.name}.{owner_tag()}"
+    )
+    try:
+        _write_new(temporary, data, durable=durable)
+        temporary.replace(path)
+        if durable:
+            sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise resource_error(path, error) from error
+
+
+def create_once(path: Path, data: bytes, *, scratch: Path, durable: bool) -> bool:
+    """Put ``data`` at ``path`` whole, unless something is there already.
+
+    Returns whether it was us who created it.
+
+    Raises:
+        ResourceError: the disk is full or the place cannot be written.
+    """
+    temporary = scratch / owner_tag()
+    try:
+        _write_new(temporary, data, durable=durable)
+        return publish(temporary, path, durable=durable)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise resource_error(path, error) from error
+
+
+def publish(temporary: Path, path: Path, *, durable: bool) -> bool:
+    """Give a finished temporary file its final name; never overwrites. Returns whether it did.
+
+    ``link`` is the create-once that also holds on network file systems.
+    """
+    try:
+        os.link(temporary, path)
+        created = True
+    except FileExistsError:
+        created = False
+    temporary.unlink(missing_ok=True)
+    if created and durable:
+        sync_folder(path.parent)
+    return created
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(root: Path) -> None:
+    """Make every file and every name below ``root`` survive a power cut."""
+    for folder, _, names in os.walk(root, topdown=False):
+        for name in names:
+            handle = os.open(Path(folder) / name, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        sync_folder(Path(folder))
+
+
+def open_regular(path: Path) -> int:
+    """Open a regular file for reading and return its descriptor; links and devices are refused.
+
+    Raises:
+        StoreError: the file is missing, is not a regular file, or cannot be opened.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise StoreError(path, "is missing", "run losa verify on the store") from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise StoreError(path, "is a symbolic link", "a store holds regular files") from None
+        raise resource_error(path, error) from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise StoreError(path, "is not a regular file", "a store holds regular files")
+    return handle
+
+
+def read_file(path: Path, *, at_most: int = MAX_JSON_BYTES) -> bytes:
+    """Read a small regular file whole.
+
+    Raises:
+        StoreError: it is missing, not regular, or larger than ``at_most`` bytes.
+    """
+    with os.fdopen(open_regular(path), "rb") as handle:
+        size = os.fstat(handle.fileno()).st_size
+        if size > at_most:
+            raise StoreError(path, f"is {size} bytes, at most {at_most} are read", "is it ours?")
+        return handle.read()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a small JSON object; repeated keys, NaN and deep nesting are damage.
+
+    Raises:
+        StoreError: the file is missing, too large, or not such an object.
+    """
+    return parse_json(path, read_file(path))
+
+
+def parse_json(path: Path, data: bytes) -> dict[str, Any]:
+    """Parse the bytes of a JSON object that came from ``path``; see :func:`read_json`.
+
+    Raises:
+        StoreError: the bytes are not such an object.
+    """
+    try:
+        value = json.loads(data, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(path, f"is not sound JSON ({error})", "run losa verify") from None
+    if not isinstance(value, dict):
+        raise StoreError(path, "is not a JSON object", "run losa verify")
+    return value
+
+
+def resource_error(path: Path, error: OSError) -> ResourceError:
+    """The one-line form of an operating-system error on ``path``."""
+    todo = "check the place and its permissions, then run the same command again"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        todo = "free space or move the store, then run the same command again"
+    return ResourceError(path, (error.strerror or str(error)).lower(), todo)
+
+
+def owner_tag() -> str:
+    """A name for a temporary file that says which process of which boot made it, unique in it."""
+    return f"{os.getpid()}-{start_time(os.getpid())}-{boot_id()[:8]}-{next(_counter)}"
+
+
+def tag_is_dead(tag: str) -> bool:
+    """Whether a name made by :func:`owner_tag` belongs to a process that is gone from this boot.
+
+    A tag of another boot may be another machine's: it is only dead when nobody can tell otherwise,
+    which sealing decides.
+    """
+    parts = tag.split("-")
+    if len(parts) < 4 or not (parts[0].isdecimal() and parts[1].isdecimal()):  # noqa: PLR2004 -- owner_tag's fields
+        return False
+    return parts[2] == boot_id()[:8] and start_time(int(parts[0])) != int(parts[1])
+
+
+def boot_id() -> str:
+    """Identity of this boot of this kernel; all zeros where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+    except OSError:
+        return "0" * 32
+
+
+def start_time(pid: int) -> int:
+    """Start time of a process in clock ticks since boot; 0 when there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    fields = text[text.rindex(")") + 2 :].split()
+    is_zombie = fields[0] in "ZX"
+    return 0 if is_zombie else int(fields[19])
+
+
+def _write_new(path: Path, data: bytes, *, durable: bool) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        write_all(handle, memoryview(data))
+        if durable:
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_all(handle: int, data: memoryview) -> None:
+    """Write every byte of ``data``; one call of ``write`` may stop short."""
+    while data:
+        data = data[os.write(handle, data) :]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key stands twice")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

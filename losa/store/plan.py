@@ -1,0 +1,172 @@
+"""The plan of a store: what its features are, fixed before the first row is written.
+
+Source: docs/store-format.md, section "Plan".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from losa.errors import MismatchError, StoreError
+from losa.features import FeatureSpec
+from losa.store import files
+
+FORMAT_MAJOR: Final = 1
+FORMAT_MINOR: Final = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPlan:
+    """One split: its listed samples, its rows (samples times views), and the listing's digest."""
+
+    samples: int
+    rows: int
+    listing: str
+
+
+@dataclass(frozen=True, slots=True)
+class Numerics:
+    """What changes features in their last bits: kind of device, autocast dtype, batch size."""
+
+    device: str
+    autocast: str | None
+    batch_size: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"device": self.device, "autocast": self.autocast, "batch_size": self.batch_size}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that decides a store's values.
+
+    ``backbone`` holds the model's name, its weights' digest and the token policy;
+    ``preprocessing`` how pixels are made; ``exponents`` the power of two each tap was divided by
+    before a float16 cast (calibrated, hence not part of the identity).
+    """
+
+    spec: FeatureSpec
+    backbone: Mapping[str, Any]
+    preprocessing: Mapping[str, Any]
+    dataset: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, SplitPlan]
+    shard_rows: int
+    order_seed: int
+    calibration_rows: int
+    numerics: Numerics
+    exponents: tuple[int, ...] = ()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The values that make two stores the same store: no device, no paths, no batch size."""
+        splits = {
+            name: {"samples": split.samples, "rows": split.rows, "listing": split.listing}
+            for name, split in self.splits.items()
+        }
+        return {
+            "features": self.spec.to_json(),
+            "backbone": dict(self.backbone),
+            "preprocessing": dict(self.preprocessing),
+            "dataset": {"name": self.dataset, "classes": list(self.classes), "splits": splits},
+            "views": 1,
+            "shard_rows": self.shard_rows,
+            "order_seed": self.order_seed,
+            "calibration_rows": self.calibration_rows,
+        }
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the identity."""
+        return files.sha256(files.canonical_json(self.identity))
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of ``plan.json``."""
+        return {
+            "format": {"major": FORMAT_MAJOR, "minor": FORMAT_MINOR},
+            "identity": self.identity,
+            "numerics": self.numerics.to_json(),
+            "exponents": list(self.exponents),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], path: Path) -> Plan:
+        """Rebuild a plan from ``plan.json``.
+
+        Raises:
+            StoreError: the content is not a plan of this format.
+        """
+        try:
+            identity = value["identity"]
+            dataset = identity["dataset"]
+            return cls(
+                spec=FeatureSpec.from_json(identity["features"]),
+                backbone=identity["backbone"],
+                preprocessing=identity["preprocessing"],
+                dataset=dataset["name"],
+                classes=tuple(dataset["classes"]),
+                splits={name: SplitPlan(**split) for name, split in dataset["splits"].items()},
+                shard_rows=identity["shard_rows"],
+                order_seed=identity["order_seed"],
+                calibration_rows=identity["calibration_rows"],
+                numerics=Numerics(**value["numerics"]),
+                exponents=tuple(value["exponents"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StoreError(path, f"is not a losa plan ({error!r})", "extract again") from None
+
+
+def differing_fields(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
+    """Name the fields in which two JSON objects differ, as ``a.b: ours / theirs``.
+
+    Example:
+        >>> list(differing_fields({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2}))
+        ['a.b: 1 / 3']
+    """
+    for key in sorted({*ours, *theirs}):
+        left, right = ours.get(key), theirs.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            yield from (f"{key}.{line}" for line in differing_fields(left, right))
+        elif left != right:
+            yield f"{key}: {_short(left)} / {_short(right)}"
+
+
+def check_same_identity(path: Path, wanted: Plan, found: Plan) -> None:
+    """Refuse to continue a store that is not the one asked for.
+
+    Raises:
+        MismatchError: an identity field differs; every differing field is named.
+    """
+    fields = list(differing_fields(wanted.identity, found.identity))
+    if fields:
+        raise MismatchError(
+            path,
+            "holds another plan (asked / store): " + ", ".join(fields),
+            "give another --store, or --overwrite",
+        )
+
+
+def check_same_numerics(path: Path, wanted: Numerics, found: Numerics) -> None:
+    """Refuse to mix two numerics classes; the batch size is the store's and not compared.
+
+    Raises:
+        MismatchError: the kind of device or the autocast dtype differs.
+    """
+    ours = {"device": wanted.device, "autocast": wanted.autocast}
+    theirs = {"device": found.device, "autocast": found.autocast}
+    fields = list(differing_fields(ours, theirs))
+    if fields:
+        raise MismatchError(
+            path,
+            "was begun in another numerics class (asked / store): " + ", ".join(fields),
+            "use the same device and --amp-dtype, or --allow-mixed-numerics",
+        )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 -- one line of a terminal

@@ -1,0 +1,362 @@
+"""Reading a sealed store: rows of any order into the caller's memory, at the speed of ``preadv``.
+
+zarr-python is not needed: the shard files are raw records (docs/store-format.md). A record's
+checksum is compared on its first touch; a missing row is an error, never zeros.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import zlib
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final, Literal
+
+import numpy as np
+from jaxtyping import Float32, Int32, Int64, Shaped, UInt8
+
+from losa.errors import StoreError
+from losa.features import FeatureSpec, Sample
+from losa.store import files, layout
+from losa.store.plan import FORMAT_MAJOR, Plan
+from losa.store.skeleton import STATISTICS
+
+RAW_DTYPES: Final[Mapping[str, str]] = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4"}
+Verify = Literal["first", "always", "never"]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Statistics of each tap's channels over a seeded sample of the train split."""
+
+    mean: Float32[np.ndarray, "k d"]
+    std: Float32[np.ndarray, "k d"]
+    absmax: Float32[np.ndarray, "k d"]
+    exponent: tuple[int, ...]
+
+
+def open_store(path: Path | str, *, verify: Verify = "first") -> Store:
+    """Open a sealed store of this format.
+
+    ``verify`` says when a record's checksum is compared: on its ``first`` touch, ``always``, or
+    ``never``.
+
+    Raises:
+        StoreError: the store is missing, foreign, newer, unsealed or damaged; the file is named.
+    """
+    path = Path(path)
+    check_format(path)
+    sealed_path = path / layout.SEALED_OBJECT
+    plan_path = path / layout.PLAN_OBJECT
+    if not sealed_path.exists():
+        raise StoreError(path, f"is not sealed ({_progress(path, plan_path)})", _RESUME)
+    sealed_bytes = files.read_file(sealed_path)
+    sealed = files.parse_json(sealed_path, sealed_bytes)
+    digests = sealed.get("files")
+    if not isinstance(digests, dict):
+        raise StoreError(sealed_path, "lists no files", "run losa verify on the store")
+    plan_bytes = read_sealed(path, layout.PLAN_OBJECT, digests)
+    plan = Plan.from_json(files.parse_json(plan_path, plan_bytes), plan_path)
+    return Store(path, plan, sealed, files.sha256(sealed_bytes), verify)
+
+
+def check_format(path: Path) -> None:
+    """Refuse what is not a losa store of a format this version reads.
+
+    Raises:
+        StoreError: nothing is there, it is not ours, or it is newer.
+    """
+    if not path.exists():
+        raise StoreError(path, "does not exist", "extract it first, or give another --store")
+    root = path / layout.ROOT_OBJECT
+    if not path.is_dir() or not root.exists():
+        raise StoreError(path, "is not a losa store (no zarr.json)", "give a store's folder")
+    attributes = files.read_json(root).get("attributes")
+    losa = attributes.get("losa") if isinstance(attributes, dict) else None
+    form = losa.get("format") if isinstance(losa, dict) else None
+    major = form.get("major") if isinstance(form, dict) else None
+    if not isinstance(losa, dict) or not isinstance(major, int):
+        raise StoreError(root, "has no attributes.losa.format", "this zarr group is not losa's")
+    if major != FORMAT_MAJOR:
+        raise StoreError(
+            root,
+            f"is losa store format {major} (written by {losa.get('writer')}); "
+            f"this losa reads format {FORMAT_MAJOR}",
+            "upgrade with pip install -U losa",
+        )
+
+
+def read_sealed(root: Path, name: str, digests: Mapping[str, Any]) -> bytes:
+    """Read a small file of a sealed store, and compare its sha256 with the seal's.
+
+    Raises:
+        StoreError: the file is missing or is not the one that was sealed.
+    """
+    data = files.read_file(root / name, at_most=2**31)
+    if files.sha256(data) != digests.get(name):
+        raise StoreError(root / name, "is not the file that was sealed", _REPAIR)
+    return data
+
+
+class Store:
+    """A sealed store; see :func:`open_store`. Splits are opened on first use."""
+
+    def __init__(
+        self, path: Path, plan: Plan, sealed: Mapping[str, Any], store_id: str, verify: Verify
+    ) -> None:
+        self.path = path
+        self.plan = plan
+        self.sealed = sealed
+        self.store_id = store_id
+        self._verify = verify
+        self._splits: dict[str, SplitReader] = {}
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """What the features are."""
+        return self.plan.spec
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return tuple(self.plan.splits)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; label ``i`` is ``classes[i]``."""
+        return self.plan.classes
+
+    def split(self, name: str) -> SplitReader:
+        """The reader of one split.
+
+        Raises:
+            StoreError: the store has no such split.
+        """
+        if name not in self.plan.splits:
+            have = ", ".join(self.splits)
+            raise StoreError(self.path, f"has no split {name!r}", f"it has {have}")
+        if name not in self._splits:
+            self._splits[name] = SplitReader(self, name, self._verify)
+        return self._splits[name]
+
+    def calibration(self, taps: tuple[int, ...]) -> Calibration:
+        """Statistics of the given taps, in true units, and the exponents of their records."""
+        arrays = {
+            statistic: np.stack([self._statistic(tap, statistic) for tap in taps])
+            for statistic in STATISTICS
+        }
+        exponents = tuple(self.plan.exponents[self.spec.taps.index(tap)] for tap in taps)
+        return Calibration(arrays["mean"], arrays["std"], arrays["absmax"], exponents)
+
+    def nbytes(self) -> int:
+        """Bytes of all token shards."""
+        plan, record = self.plan, self.spec.record_bytes
+        total = 0
+        for item in plan.splits.values():
+            for shard in range(layout.shard_count(item.rows, plan.shard_rows)):
+                first, stop = layout.shard_span(shard, item.rows, plan.shard_rows)
+                total += layout.shard_file_bytes(stop - first, plan.shard_rows, record)
+        return total * len(self.spec.taps)
+
+    def _statistic(self, tap: int, name: str) -> Float32[np.ndarray, "d"]:
+        data = self.read_small(f"calib/{layout.tap_name(tap)}/{name}/c.0")
+        return np.frombuffer(data, dtype="<f4")
+
+    def read_small(self, name: str) -> bytes:
+        """Read a file that the seal vouches for."""
+        return read_sealed(self.path, name, self.sealed["files"])
+
+
+class SplitReader:
+    """Reads rows of one split; safe to use from several threads at once."""
+
+    def __init__(self, store: Store, name: str, verify: Verify) -> None:
+        self.name = name
+        self.rows = store.plan.splits[name].rows
+        self.spec = store.spec
+        self.raw_dtype = np.dtype(RAW_DTYPES[store.spec.dtype])
+        self._store = store
+        self._shard_rows = store.plan.shard_rows
+        self._verify: Verify = verify
+        self._seen = {tap: np.zeros(self.rows, dtype=np.bool_) for tap in store.spec.taps}
+        self._shards = _ShardTable(_descriptor_limit())
+        self._checks: dict[tuple[int, int], UInt8[np.ndarray, "n"]] = {}
+
+    @cached_property
+    def labels(self) -> Int32[np.ndarray, "n"]:
+        """Label of each row."""
+        column: Int32[np.ndarray, "n"] = self._column("label", "<i4")
+        return column
+
+    @cached_property
+    def source_index(self) -> Int64[np.ndarray, "n"]:
+        """Position of each row's sample in :attr:`samples`."""
+        column: Int64[np.ndarray, "n"] = self._column("source_index", "<i8")
+        return column
+
+    @cached_property
+    def status(self) -> UInt8[np.ndarray, "n"]:
+        """1 where a row holds features; elsewhere the code of the reason why not."""
+        parts = []
+        for shard in range(layout.shard_count(self.rows, self._shard_rows)):
+            held = self._held(shard)
+            name = layout.status_object(self.name, shard)
+            parts.append(np.frombuffer(self._committed(shard, name), dtype=np.uint8)[:held])
+        return np.concatenate(parts)
+
+    @cached_property
+    def samples(self) -> tuple[Sample, ...]:
+        """The listed samples, in the data set's order."""
+        name = layout.samples_object(self.name)
+        lines = self._store.read_small(name).splitlines()
+        path = self._store.path / name
+        rows = [files.parse_json(path, b'{"row":' + line + b"}")["row"] for line in lines]
+        return tuple(Sample(*row) for row in rows)
+
+    def read_into(
+        self,
+        rows: Int64[np.ndarray, "b"],
+        taps: tuple[int, ...],
+        out: Shaped[np.ndarray, "k b l d"],
+    ) -> None:
+        """Read the records of ``rows`` at ``taps`` into ``out``, in the order asked.
+
+        ``out`` is C-contiguous in the last two axes and of :attr:`raw_dtype`; nothing is copied on
+        the way. Precondition: rows lie within the split and taps within the store.
+
+        Raises:
+            StoreError: a shard is missing or truncated, or a record fails its checksum.
+        """
+        size = self.spec.record_bytes
+        places = [divmod(row, self._shard_rows) for row in rows.tolist()]
+        for number, tap in enumerate(taps):
+            plane = out[number].view(np.uint8).reshape(-1).data
+            shards = {shard: self._open(tap, shard) for shard in {place[0] for place in places}}
+            start = 0
+            for shard, slot in places:
+                record = plane[start : start + size]
+                if os.preadv(shards[shard].handle, (record,), slot * size) != size:
+                    self._read_slowly(shards[shard], record, slot * size)
+                start += size
+            if self._verify != "never":
+                self._check(tap, rows, plane)
+
+    def _check(self, tap: int, rows: Int64[np.ndarray, "b"], plane: memoryview) -> None:
+        seen = self._seen[tap]
+        if self._verify == "first" and seen[rows].all():
+            return
+        size = self.spec.record_bytes
+        for number, row in enumerate(rows.tolist()):
+            if seen[row] and self._verify == "first":
+                continue
+            shard, slot = divmod(row, self._shard_rows)
+            found = zlib.crc32(plane[number * size : (number + 1) * size])
+            if found != self._check_values(tap, shard)[slot]:
+                raise StoreError(
+                    self._store.path / layout.tokens_object(self.name, tap, shard),
+                    f"row {row} does not match its checksum",
+                    _REPAIR,
+                )
+        seen[rows] = True
+
+    def _check_values(self, tap: int, shard: int) -> Any:
+        key = (tap, shard)
+        if key not in self._checks:
+            name = layout.check_object(self.name, tap, shard)
+            self._checks[key] = np.frombuffer(self._committed(shard, name), dtype="<u4")
+        return self._checks[key]
+
+    def _committed(self, shard: int, name: str) -> bytes:
+        """A small file of a shard, compared with the shard's commit record."""
+        commit = layout.commit_object(self.name, shard)
+        record = files.parse_json(self._store.path / commit, self._store.read_small(commit))
+        data = files.read_file(self._store.path / name)
+        if record["objects"].get(name, {}).get("sha256") != files.sha256(data):
+            raise StoreError(self._store.path / name, "is not the file that was committed", _REPAIR)
+        return data
+
+    def _open(self, tap: int, shard: int) -> _ShardFile:
+        found = self._shards.get((tap, shard))
+        if found is not None:
+            return found
+        path = self._store.path / layout.tokens_object(self.name, tap, shard)
+        file = _ShardFile(path, files.open_regular(path))
+        want = layout.shard_file_bytes(self._held(shard), self._shard_rows, self.spec.record_bytes)
+        have = os.fstat(file.handle).st_size
+        if have != want:
+            raise StoreError(path, f"is {have} bytes, not {want}", _REPAIR)
+        return self._shards.add((tap, shard), file)
+
+    def _read_slowly(self, file: _ShardFile, record: memoryview, offset: int) -> None:
+        """Read a record piece by piece where one call stopped short."""
+        done = 0
+        while done < len(record):
+            count = os.preadv(file.handle, (record[done:],), offset + done)
+            if count == 0:
+                raise StoreError(file.path, "ended while it was read", _REPAIR)
+            done += count
+
+    def _held(self, shard: int) -> int:
+        first, stop = layout.shard_span(shard, self.rows, self._shard_rows)
+        return stop - first
+
+    def _column(self, name: str, dtype: str) -> Any:
+        data = self._store.read_small(f"{self.name}/sample/{name}/c.0")
+        return np.frombuffer(data, dtype=dtype)
+
+
+class _ShardFile:
+    """An open shard; closed when the last one who reads from it lets go."""
+
+    def __init__(self, path: Path, handle: int) -> None:
+        self.path = path
+        self.handle = handle
+
+    def __del__(self) -> None:
+        os.close(self.handle)
+
+
+class _ShardTable:
+    """The most recently used open shards, bounded by the process's limit of descriptors."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._files: OrderedDict[tuple[int, int], _ShardFile] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: tuple[int, int]) -> _ShardFile | None:
+        with self._lock:
+            file = self._files.get(key)
+            if file is not None:
+                self._files.move_to_end(key)
+            return file
+
+    def add(self, key: tuple[int, int], file: _ShardFile) -> _ShardFile:
+        with self._lock:
+            kept = self._files.setdefault(key, file)
+            while len(self._files) > self._limit:
+                self._files.popitem(last=False)
+            return kept
+
+
+_RESUME = "run the same extract command again to finish it"
+_REPAIR = "run losa verify on the store; extract it again if the damage is real"
+
+
+def _descriptor_limit() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(8, min(4096, soft // 4))
+
+
+def _progress(path: Path, plan_path: Path) -> str:
+    plan = Plan.from_json(files.read_json(plan_path), plan_path)
+    done = total = 0
+    for split, item in plan.splits.items():
+        total += layout.shard_count(item.rows, plan.shard_rows)
+        done += sum(1 for _ in (path / ".losa/commits" / split).iterdir())
+    return f"{done} of {total} shards are committed"

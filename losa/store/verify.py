@@ -1,0 +1,134 @@
+"""Finding damage: is every file of a sealed store there, whole, and the one that was written?
+
+Quick verification compares the digests of all small files, and existence, size and index of every
+shard. Deep verification also reads every record and compares its checksum.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from losa.errors import LosaError
+from losa.store import files, layout
+from losa.store.plan import Plan
+from losa.store.reader import Store, open_store
+from losa.store.seal import shard_objects, small_objects
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One damaged, missing or foreign file of a store, and what is wrong with it."""
+
+    path: str
+    what: str
+
+
+def verify_store(path: Path, *, deep: bool = True, progress: Progress | None = None) -> list[Problem]:
+    """List every problem of a sealed store; an empty list means it is sound.
+
+    ``progress`` is told bytes done and bytes in all.
+
+    Raises:
+        StoreError: the store cannot be opened at all; the file is named.
+    """
+    store = open_store(path)
+    problems = [*_small_problems(store), *_strays(store)]
+    damaged = {problem.path for problem in problems}
+    done, total = 0, store.nbytes()
+    for split, item in store.plan.splits.items():
+        for shard in range(layout.shard_count(item.rows, store.plan.shard_rows)):
+            if layout.commit_object(split, shard) in damaged:
+                continue
+            for problem, size in _shard_problems(store, split, shard, deep=deep):
+                problems += [problem] if problem else []
+                done += size
+                if progress:
+                    progress(done, total)
+    return sorted(problems, key=lambda problem: problem.path)
+
+
+def _small_problems(store: Store) -> Iterator[Problem]:
+    digests = store.sealed["files"]
+    for name in small_objects(store.plan):
+        try:
+            data = files.read_file(store.path / name, at_most=2**31)
+        except LosaError as error:
+            yield Problem(name, error.what)
+            continue
+        if files.sha256(data) != digests.get(name):
+            yield Problem(name, "is not the file that was sealed")
+
+
+def _strays(store: Store) -> Iterator[Problem]:
+    known = {layout.SEALED_OBJECT, *small_objects(store.plan)}
+    for split, item in store.plan.splits.items():
+        for shard in range(layout.shard_count(item.rows, store.plan.shard_rows)):
+            known.update(shard_objects(store.plan, split, shard))
+    for folder, _, names in os.walk(store.path):
+        for name in names:
+            found = (Path(folder) / name).relative_to(store.path).as_posix()
+            if found not in known:
+                yield Problem(found, "does not belong to the store")
+
+
+def _shard_problems(
+    store: Store, split: str, shard: int, *, deep: bool
+) -> Iterator[tuple[Problem | None, int]]:
+    """Problems of one shard's objects, each with the token bytes that were looked at."""
+    plan = store.plan
+    record = files.read_json(store.path / layout.commit_object(split, shard))["objects"]
+    for name in shard_objects(plan, split, shard):
+        path = store.path / name
+        what = None
+        try:
+            size = os.fstat(handle := files.open_regular(path)).st_size
+            os.close(handle)
+        except LosaError as error:
+            yield Problem(name, error.what), 0
+            continue
+        if size != record[name]["bytes"]:
+            what = f"is {size} bytes, not {record[name]['bytes']}"
+        elif "sha256" in record[name]:
+            if files.sha256(files.read_file(path)) != record[name]["sha256"]:
+                what = "is not the file that was committed"
+        else:
+            what = _token_damage(plan, path, record[name]["checks"], (split, shard), deep=deep)
+        yield (Problem(name, what) if what else None), size if "checks" in record[name] else 0
+
+
+def _token_damage(
+    plan: Plan, path: Path, checks_digest: str, where: tuple[str, int], *, deep: bool
+) -> str | None:
+    split, shard = where
+    first, stop = layout.shard_span(shard, plan.splits[split].rows, plan.shard_rows)
+    size = plan.spec.record_bytes
+    checks = np.zeros(plan.shard_rows, dtype="<u4")
+    with os.fdopen(files.open_regular(path), "rb") as handle:
+        if deep:
+            checks[: stop - first] = [zlib.crc32(handle.read(size)) for _ in range(stop - first)]
+            if files.sha256(checks.tobytes()) != checks_digest:
+                return _name_row(path, checks, first)
+        handle.seek((stop - first) * size)
+        if handle.read() != layout.shard_index(stop - first, plan.shard_rows, size):
+            return "has a damaged index"
+    return None
+
+
+def _name_row(path: Path, checks: np.ndarray, first: int) -> str:
+    """Say which row is damaged, as far as the stored checksums can tell."""
+    stored_path = path.parents[2] / "check" / path.parent.name / f"c.{path.name.split('.')[1]}"
+    try:
+        stored = np.frombuffer(files.read_file(stored_path), dtype="<u4")
+    except LosaError:
+        stored = np.zeros(0, dtype="<u4")
+    if stored.shape == checks.shape and (wrong := np.flatnonzero(stored != checks)).size:
+        return f"row {first + int(wrong[0])} does not match its checksum"
+    return "does not match its commit record"

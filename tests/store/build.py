@@ -1,0 +1,92 @@
+"""Small stores for tests: seeded features, written through the real writer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from losa.features import FeatureSpec, Sample, StoreDtype, TokenGrid
+from losa.store import Plan, StoreWriter, create_store
+from losa.store.plan import Numerics, SplitPlan
+from losa.store.reader import RAW_DTYPES
+
+
+def small_plan(
+    rows: dict[str, int] | None = None, dtype: StoreDtype = "float16", shard_rows: int = 8
+) -> Plan:
+    """A plan of two taps, 5 tokens and 6 channels."""
+    rows = rows or {"train": 20, "val": 8}
+    spec = FeatureSpec("toy", (1, 3), TokenGrid(2, 2, prefix=1), 6, dtype)
+    return Plan(
+        spec=spec,
+        backbone={"model": "toy", "weights": "0" * 64, "tokens": "all"},
+        preprocessing={"img_size": [28, 28]},
+        dataset="toy",
+        classes=("a", "b", "c"),
+        splits={name: SplitPlan(count, count, "1" * 64) for name, count in rows.items()},
+        shard_rows=shard_rows,
+        order_seed=0,
+        calibration_rows=4,
+        numerics=Numerics("cpu", None, 4),
+        exponents=(0, 0),
+    )
+
+
+def features(plan: Plan, split: str) -> np.ndarray:
+    """The raw features ``[k n l d]`` of a split in row order, the oracle of every read."""
+    seed = sorted(plan.splits).index(split)
+    shape = (len(plan.spec.taps), plan.splits[split].rows, *plan.spec.shape[1:])
+    values = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    if plan.spec.dtype == "bfloat16":
+        return (values.view(np.uint32) >> 16).astype("<u2")
+    return values.astype(RAW_DTYPES[plan.spec.dtype])
+
+
+def samples(plan: Plan) -> dict[str, list[Sample]]:
+    """Listed samples with labels that cycle through the classes."""
+    return {
+        name: [Sample(f"{name}/{i:03d}", f"{name}/{i:03d}.png", i % 3) for i in range(item.samples)]
+        for name, item in plan.splits.items()
+    }
+
+
+def statistics(plan: Plan) -> dict[str, np.ndarray]:
+    """Distinct calibration statistics ``[k d]``."""
+    shape = (len(plan.spec.taps), plan.spec.channels)
+    grid = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    return {"mean": grid, "std": grid + 1, "absmax": grid + 2}
+
+
+def begin_store(path: Path, plan: Plan, *, durable: bool = False) -> None:
+    """Create the empty store of a plan."""
+    create_store(path, plan, samples(plan), statistics(plan), durable=durable)
+
+
+def fill_store(path: Path, plan: Plan, *, durable: bool = False) -> str:
+    """Write every missing shard in batches of four rows, seal, and return the store's id."""
+    with StoreWriter(path, durable=durable) as writer:
+        for task in writer.claimed():
+            planes = features(plan, task.split)
+            with writer.shard(task) as shard:
+                for first in range(task.first, task.stop, 4):
+                    stop = min(task.stop, first + 4)
+                    shard.write(list(planes[:, first:stop]), np.ones(stop - first, np.uint8))
+        return writer.seal()
+
+
+def small_store(path: Path, plan: Plan | None = None) -> Path:
+    """A sealed small store at ``path``."""
+    plan = plan or small_plan()
+    begin_store(path, plan)
+    fill_store(path, plan)
+    return path
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    """Every file below ``path`` with its content."""
+    return {
+        file.relative_to(path).as_posix(): file.read_bytes()
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+    }
