@@ -51,6 +51,7 @@ class ExtractConfig(Config):
     img_size: Positive | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     calibration_rows: Annotated[int, Field(ge=1, le=2048)] = 512
+    shard_rows: Positive | Literal["auto"] = "auto"
     batch_size: Positive | Literal["auto"] = "auto"
     num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     device: str = "auto"

@@ -62,8 +62,10 @@ def decode(
     return planes
 
 
-def non_finite(plane: Float[Tensor, "b l d"], dtype: StoreDtype, exponent: int = 0) -> Tensor:
-    """Largest magnitude of each sample after scaling, ``inf`` or ``nan`` where it cannot be stored.
+def magnitudes(
+    plane: Float[Tensor, "b l d"], dtype: StoreDtype, exponent: int = 0
+) -> Float[Tensor, "b"]:
+    """Largest stored magnitude of each sample; ``inf`` or ``nan`` where it cannot be stored.
 
     One small vector, so that the check costs one copy to host a batch.
     """

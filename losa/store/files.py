@@ -19,6 +19,7 @@ from typing import Any, Final
 from losa.errors import ResourceError, StoreError
 
 MAX_JSON_BYTES: Final = 64 * 2**20
+MAX_TABLE_BYTES: Final = 2**31
 _counter: Iterator[int] = itertools.count()
 
 

@@ -58,8 +58,8 @@ def open_store(path: Path | str, *, verify: Verify = "first") -> Store:
     sealed_bytes = files.read_file(sealed_path)
     sealed = files.parse_json(sealed_path, sealed_bytes)
     digests = sealed.get("files")
-    if not isinstance(digests, dict):
-        raise StoreError(sealed_path, "lists no files", "run losa verify on the store")
+    if files.canonical_json(sealed) != sealed_bytes or not isinstance(digests, dict):
+        raise StoreError(sealed_path, "is not as losa writes it", _REPAIR)
     plan_bytes = read_sealed(path, layout.PLAN_OBJECT, digests)
     plan = Plan.from_json(files.parse_json(plan_path, plan_bytes), plan_path)
     return Store(path, plan, sealed, files.sha256(sealed_bytes), verify)
@@ -97,7 +97,7 @@ def read_sealed(root: Path, name: str, digests: Mapping[str, Any]) -> bytes:
     Raises:
         StoreError: the file is missing or is not the one that was sealed.
     """
-    data = files.read_file(root / name, at_most=2**31)
+    data = files.read_file(root / name, at_most=files.MAX_TABLE_BYTES)
     if files.sha256(data) != digests.get(name):
         raise StoreError(root / name, "is not the file that was sealed", _REPAIR)
     return data

@@ -41,6 +41,33 @@ def shard_objects(plan: Plan, split: str, shard: int) -> list[str]:
     return [*names, layout.status_object(split, shard)]
 
 
+def seal_bytes(root: Path, plan: Plan) -> bytes:
+    """What ``sealed.json`` holds for the files that lie below ``root`` now.
+
+    Raises:
+        StoreError: one of the small files is missing or unsound.
+    """
+    splits: dict[str, Any] = {}
+    for split, item in plan.splits.items():
+        records = [
+            files.read_json(root / layout.commit_object(split, shard))
+            for shard in range(layout.shard_count(item.rows, plan.shard_rows))
+        ]
+        ok = sum(record["ok"] for record in records)
+        splits[split] = {"rows": item.rows, "ok": ok, "shards": len(records)}
+    digests = {
+        name: files.sha256(files.read_file(root / name, at_most=files.MAX_TABLE_BYTES))
+        for name in small_objects(plan)
+    }
+    sealed = {
+        "format": {"major": FORMAT_MAJOR, "minor": FORMAT_MINOR},
+        "plan": plan.digest,
+        "splits": splits,
+        "files": digests,
+    }
+    return files.canonical_json(sealed)
+
+
 def seal_store(root: Path, plan: Plan, *, durable: bool) -> str:
     """Consolidate the metadata, write ``sealed.json`` last, and return the ``store_id``.
 
@@ -54,24 +81,10 @@ def seal_store(root: Path, plan: Plan, *, durable: bool) -> str:
         durable=durable,
         scratch=scratch,
     )
-    splits: dict[str, Any] = {}
-    for split, item in plan.splits.items():
-        records = [
-            files.read_json(root / layout.commit_object(split, shard))
-            for shard in range(layout.shard_count(item.rows, plan.shard_rows))
-        ]
-        ok = sum(record["ok"] for record in records)
-        splits[split] = {"rows": item.rows, "ok": ok, "shards": len(records)}
-    sealed = {
-        "format": {"major": FORMAT_MAJOR, "minor": FORMAT_MINOR},
-        "plan": plan.digest,
-        "splits": splits,
-        "files": {name: files.sha256(files.read_file(root / name)) for name in small_objects(plan)},
-    }
+    data = seal_bytes(root, plan)
     # Whatever lies here now belongs to no shard that is still missing.
     for folder in (scratch, *(root / ".losa/claims").iterdir()):
         for leftover in folder.iterdir():
             leftover.unlink(missing_ok=True)
-    data = files.canonical_json(sealed)
     files.create_once(root / layout.SEALED_OBJECT, data, scratch=scratch, durable=durable)
     return files.sha256(data)

@@ -18,7 +18,7 @@ from losa.errors import LosaError
 from losa.store import files, layout
 from losa.store.plan import Plan
 from losa.store.reader import Store, open_store
-from losa.store.seal import shard_objects, small_objects
+from losa.store.seal import seal_bytes, shard_objects, small_objects
 
 Progress = Callable[[int, int], None]
 
@@ -31,7 +31,9 @@ class Problem:
     what: str
 
 
-def verify_store(path: Path, *, deep: bool = True, progress: Progress | None = None) -> list[Problem]:
+def verify_store(
+    path: Path, *, deep: bool = True, progress: Progress | None = None
+) -> list[Problem]:
     """List every problem of a sealed store; an empty list means it is sound.
 
     ``progress`` is told bytes done and bytes in all.
@@ -41,6 +43,8 @@ def verify_store(path: Path, *, deep: bool = True, progress: Progress | None = N
     """
     store = open_store(path)
     problems = [*_small_problems(store), *_strays(store)]
+    if not problems:
+        problems += _seal_problems(store)
     damaged = {problem.path for problem in problems}
     done, total = 0, store.nbytes()
     for split, item in store.plan.splits.items():
@@ -59,12 +63,18 @@ def _small_problems(store: Store) -> Iterator[Problem]:
     digests = store.sealed["files"]
     for name in small_objects(store.plan):
         try:
-            data = files.read_file(store.path / name, at_most=2**31)
+            data = files.read_file(store.path / name, at_most=files.MAX_TABLE_BYTES)
         except LosaError as error:
             yield Problem(name, error.what)
             continue
         if files.sha256(data) != digests.get(name):
             yield Problem(name, "is not the file that was sealed")
+
+
+def _seal_problems(store: Store) -> Iterator[Problem]:
+    """The seal itself, told by writing it again: only asked when all that it lists is sound."""
+    if files.parse_json(store.path, seal_bytes(store.path, store.plan)) != store.sealed:
+        yield Problem(layout.SEALED_OBJECT, "does not match the store")
 
 
 def _strays(store: Store) -> Iterator[Problem]:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -100,7 +100,7 @@ class StoreWriter:
             if files.tag_is_dead(leftover.name):
                 leftover.unlink(missing_ok=True)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> StoreWriter:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -201,7 +201,7 @@ class ShardWriter:
         self._paths = [store._scratch / files.owner_tag() for _ in spec.taps]  # noqa: SLF001 -- one unit with its store
         self._handles: list[int] = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> ShardWriter:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             self._handles = [os.open(path, flags, 0o644) for path in self._paths]

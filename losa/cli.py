@@ -1,0 +1,354 @@
+"""The command line: one function a verb, each a configuration and one call.
+
+Flags only say what they override; every default lives in ``losa/config.py``. Torch and the rest
+load inside the command that needs them.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from losa import console
+from losa.config import AdaptConfig, Config, ExtractConfig, checked
+from losa.errors import LosaError, SkippedError, StoreError, UsageError
+from losa.version import __version__
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="LoSA: low-rank side adaptation of frozen vision backbones over cached features.",
+)
+
+
+def _flag(
+    help_text: str, *names: str, of: type[Config] | None = None, default: str | None = None
+) -> Any:
+    """An option whose default is the configuration's own: shown in --help, owned there."""
+    if of is not None and default is None and names:
+        field = of.model_fields[names[0].lstrip("-").replace("-", "_").split("/")[0]]
+        default = None if field.is_required() else str(field.get_default(call_default_factory=True))
+    shown = default if default not in (None, "None") else False
+    return typer.Option(*names, help=help_text, show_default=shown)
+
+
+_CONFIG = typer.Option("--config", help="YAML file of the same names; flags win over it.")
+_E, _A = ExtractConfig, AdaptConfig
+
+
+@app.command(
+    epilog="Example: losa extract --model dinov2_s --dataset folder:photos --store photos.zarr"
+)
+def extract(
+    model: Annotated[str | None, _flag("timm name or alias; see losa models.", "--model")] = None,
+    dataset: Annotated[
+        str | None, _flag("Name, folder:PATH, csv:FILE or a path; see losa datasets.", "--dataset")
+    ] = None,
+    weights: Annotated[
+        str | None, _flag("safetensors file, or random. Default: the hub's.", "--weights")
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        _flag("Where named data sets lie.", "--data-dir", default="$LOSA_DATA, else data"),
+    ] = None,
+    split: Annotated[
+        list[str] | None, _flag("Splits to extract, repeatable. Default: all.", "--split")
+    ] = None,
+    store: Annotated[Path | None, _flag("Store to write or resume.", "--store", of=_E)] = None,
+    taps: Annotated[
+        str | None, _flag("all, auto, last, last:N, every:N or 3,7,11.", "--taps", of=_E)
+    ] = None,
+    tokens: Annotated[str | None, _flag("all, pool:2x2 or summary.", "--tokens", of=_E)] = None,
+    store_dtype: Annotated[
+        str | None, _flag("float16, bfloat16 or float32.", "--store-dtype", of=_E)
+    ] = None,
+    img_size: Annotated[
+        int | None, _flag("Pixels a side.", "--img-size", default="the weights' own; DINOv2: 224")
+    ] = None,
+    batch_size: Annotated[
+        str | None, _flag("Images per forward.", "--batch-size", "-b", of=_E)
+    ] = None,
+    num_workers: Annotated[
+        str | None, _flag("Decoding processes.", "--num-workers", "-j", of=_E)
+    ] = None,
+    device: Annotated[str | None, _flag("auto, cpu, cuda:0.", "--device", of=_E)] = None,
+    amp_dtype: Annotated[
+        str | None, _flag("auto, none, bfloat16 or float16.", "--amp-dtype", of=_E)
+    ] = None,
+    on_error: Annotated[
+        str | None, _flag("fail, or skip unreadable samples.", "--on-error", of=_E)
+    ] = None,
+    max_skip: Annotated[
+        str | None, _flag("Skipped share beyond which the exit code is 8.", "--max-skip", of=_E)
+    ] = None,
+    durability: Annotated[
+        str | None, _flag("full syncs every shard to disk; none does not.", "--durability", of=_E)
+    ] = None,
+    shard_rows: Annotated[
+        str | None, _flag("Rows of a shard, the unit of commit.", "--shard-rows", of=_E)
+    ] = None,
+    seed: Annotated[int | None, _flag("Order of rows, and seeded splits.", "--seed", of=_E)] = None,
+    overwrite: Annotated[
+        bool | None, _flag("Replace a store that is there.", "--overwrite")
+    ] = None,
+    allow_mixed_numerics: Annotated[
+        bool | None,
+        _flag("Resume on another kind of device or autocast.", "--allow-mixed-numerics"),
+    ] = None,
+    config: Annotated[Path | None, _CONFIG] = None,
+) -> None:
+    """Run the frozen backbone once and write its features; the same command resumes."""
+    settings = checked(ExtractConfig, _given(locals()), config)
+    from losa.extract.run import extract as run
+
+    with console.extract_bar() as progress:
+        result = run(settings, progress=progress)
+    console.show_result(result)
+
+
+@app.command(epilog="Example: losa adapt --store photos.zarr --adaptor losa --rank 8")
+def adapt(
+    store: Annotated[Path | None, _flag("Store to train on.", "--store", of=_A)] = None,
+    out: Annotated[
+        Path | None, _flag("Folder of the run.", "--out", default="runs/<adaptor>-<digest>")
+    ] = None,
+    adaptor: Annotated[str | None, _flag("losa, linear or linear-all.", "--adaptor", of=_A)] = None,
+    taps: Annotated[str | None, _flag("Taps of the store to use.", "--taps", of=_A)] = None,
+    rank: Annotated[int | None, _flag("Width of each mixer's bottleneck.", "--rank", of=_A)] = None,
+    token_rank: Annotated[
+        int | None, _flag("Rank along tokens.", "--token-rank", default="--rank")
+    ] = None,
+    order: Annotated[str | None, _flag("channel-token or token-channel.", "--order", of=_A)] = None,
+    residual: Annotated[str | None, _flag("refine, sum or stream.", "--residual", of=_A)] = None,
+    pool: Annotated[
+        str | None, _flag("What the head sees: cls, mean or cls+mean.", "--pool", of=_A)
+    ] = None,
+    standardise: Annotated[
+        str | None, _flag("store: by its calibration; raw: not at all.", "--standardise", of=_A)
+    ] = None,
+    lr: Annotated[float | None, _flag("Learning rate.", "--lr", of=_A)] = None,
+    weight_decay: Annotated[
+        float | None, _flag("Decay of weight matrices.", "--weight-decay", of=_A)
+    ] = None,
+    epochs: Annotated[int | None, _flag("Passes over the store.", "--epochs", of=_A)] = None,
+    batch_size: Annotated[
+        int | None, _flag("Samples per step.", "--batch-size", "-b", of=_A)
+    ] = None,
+    patience: Annotated[
+        int | None,
+        _flag("Epochs without a better val top-1 before stopping.", "--patience", default="never"),
+    ] = None,
+    label_smoothing: Annotated[
+        float | None, _flag("Label smoothing.", "--label-smoothing", of=_A)
+    ] = None,
+    dropout: Annotated[
+        float | None, _flag("Dropout of the mixers' hidden units.", "--dropout", of=_A)
+    ] = None,
+    mixup: Annotated[
+        float | None, _flag("Beta parameter of mixup in feature space.", "--mixup", of=_A)
+    ] = None,
+    seed: Annotated[int | None, _flag("Seed of all that is random.", "--seed", of=_A)] = None,
+    device: Annotated[str | None, _flag("auto, cpu, cuda:0.", "--device", of=_A)] = None,
+    amp_dtype: Annotated[
+        str | None, _flag("auto, none, bfloat16 or float16.", "--amp-dtype", of=_A)
+    ] = None,
+    overwrite: Annotated[bool | None, _flag("Start a run afresh.", "--overwrite")] = None,
+    config: Annotated[Path | None, _CONFIG] = None,
+) -> None:
+    """Train a side network on a store; the same command resumes."""
+    settings = checked(AdaptConfig, _given(locals()), config)
+    from losa.adapt.train import adapt as run
+
+    with console.adapt_bar() as progress:
+        report = run(settings, progress=progress)
+    console.show_result(report.to_json())
+
+
+@app.command(epilog="Example: losa evaluate --run runs/losa-1a2b3c4d --store photos.zarr")
+def evaluate(
+    run: Annotated[Path, typer.Option(help="Folder of a run.")],
+    store: Annotated[Path | None, typer.Option(help="Store to read.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Raw media instead of a store, through the backbone.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split to evaluate.")] = "test",
+    weights: Annotated[
+        str | None, typer.Option(help="With --dataset: the backbone's weights.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="With --dataset: where named data sets lie.")
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="CSV file for the prediction of every sample.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1)] = 64,
+    device: Annotated[str, typer.Option()] = "auto",
+) -> None:
+    """Measure a run on a store's split, or on raw media through the live backbone."""
+    if (store is None) == (dataset is None):
+        raise UsageError("--store/--dataset", "exactly one is needed", "give one of them")
+    if dataset is not None:
+        if predictions is not None:
+            raise UsageError("--predictions", "needs --store", "extract the split first")
+        from losa.live.evaluate import LiveRequest, evaluate_dataset
+
+        folder = data_dir or ExtractConfig(model="", dataset="").data_dir
+        request = LiveRequest(run, dataset, folder, split, weights, batch_size, device)
+        with console.extract_bar() as progress:
+            result = evaluate_dataset(request, progress=progress)
+    else:
+        from losa.adapt.evaluate import evaluate as run_evaluate
+
+        result = run_evaluate(
+            run, store, split, device=device, batch_size=batch_size, predictions=predictions
+        )
+    console.show_result(result)
+
+
+@app.command(epilog="Example: losa predict --run runs/losa-1a2b3c4d photo.jpg other.png")
+def predict(
+    paths: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    run: Annotated[Path, typer.Option(help="Folder of a run.")],
+    weights: Annotated[
+        str | None, typer.Option(help="The backbone's weights. Default: the hub's.")
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="Also compare with the cached features of those paths it lists."),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Classes to name per image.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="No table, only the JSON line.")] = False,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1)] = 32,
+    device: Annotated[str, typer.Option()] = "auto",
+) -> None:
+    """Classify raw images: the live backbone beside the trained side network."""
+    from losa.live.predict import PredictRequest
+    from losa.live.predict import predict as run_predict
+
+    request = PredictRequest(run, tuple(paths), weights, store, top, batch_size, device)
+    result = run_predict(request)
+    if not as_json:
+        rows = [
+            (item["path"], best["class"], f"{best['probability']:.3f}")
+            for item in result["predictions"]
+            for best in item.get("top", [{"class": item.get("error"), "probability": 0.0}])
+        ]
+        console.show_table(rows, ("path", "class", "probability"))
+    console.show_result(result)
+    failed = [item for item in result["predictions"] if "error" in item]
+    if failed:
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise SkippedError(failed[0]["path"], failed[0]["error"] + more, "mend or leave it out")
+
+
+@app.command(epilog="Example: losa inspect photos.zarr")
+def inspect(store: Annotated[Path, typer.Argument(help="A store, sealed or not.")]) -> None:
+    """Say what a store holds and how far it has come."""
+    from losa.store.inspect import describe_store
+
+    found = describe_store(store)
+    for name in ("store_id", "sealed", "dataset", "classes", "token_bytes"):
+        console.note(f"{name:12} {found[name]}")
+    console.note(f"{'model':12} {found['backbone']['model']}, taps {found['features']['taps']}")
+    rows = [(name, *item.values()) for name, item in found["splits"].items()]
+    console.show_table(rows, ("split", "rows", "shards", "committed"))
+    console.show_result(found)
+
+
+@app.command(epilog="Example: losa verify photos.zarr --quick")
+def verify(
+    store: Annotated[Path, typer.Argument(help="A sealed store.")],
+    quick: Annotated[bool, typer.Option("--quick", help="Do not read the records.")] = False,
+) -> None:
+    """Look for damage: every file there, whole, and the one that was written."""
+    from losa.store.verify import verify_store
+
+    with console.bytes_bar() as progress:
+        problems = verify_store(store, deep=not quick, progress=progress)
+    for problem in problems:
+        console.note(console.clean(f"{problem.path}: {problem.what}"))
+    listed = [{"path": problem.path, "what": problem.what} for problem in problems]
+    console.show_result({"store": str(store), "sound": not problems, "problems": listed})
+    if problems:
+        first = problems[0]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise StoreError(
+            store / first.path, first.what + more, "extract the store again, or restore the file"
+        )
+
+
+@app.command()
+def models() -> None:
+    """List the aliases of backbones; any timm ViT's name works too."""
+    from losa.extract.backbones import known_models
+
+    rows = known_models()
+    console.show_table([tuple(row.values()) for row in rows], tuple(rows[0]))
+    console.show_result(rows)
+
+
+@app.command()
+def datasets() -> None:
+    """List the named data sets, the layout each is expected in, and where to get it."""
+    from losa.extract.datasets import known_datasets
+
+    rows = known_datasets()
+    console.show_table([tuple(row.values()) for row in rows], tuple(rows[0]))
+    console.show_result(rows)
+
+
+@app.command()
+def doctor(
+    path: Annotated[
+        Path, typer.Option(help="Where stores will lie; its disk is measured.")
+    ] = Path(),
+) -> None:
+    """Say whether this machine is fit: versions, devices, decoders, disk speed, and what to add."""
+    from losa.live.doctor import examine
+
+    findings = examine(path)
+    rows = [("ok" if item["ok"] else "--", item["what"], item["found"]) for item in findings]
+    console.show_table(rows, ("", "what", "found"))
+    console.show_result(findings)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        console.show_result({"losa": __version__})
+        raise typer.Exit
+
+
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    """The flags that were given, without the configuration file's."""
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in flags.items()
+        if name != "config" and value is not None and value != []
+    }
+
+
+def _command() -> None:
+    try:
+        app(standalone_mode=False, prog_name="losa")
+    except LosaError:
+        raise
+    except Exception as error:
+        # typer keeps click's exceptions to itself; what they share is this method.
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            sys.exit(2)
+        raise UsageError("losa", message().rstrip("."), "see losa --help") from None
+
+
+def main() -> None:
+    """Run the command line; the exit code is the documented one."""
+    sys.exit(console.run(_command))

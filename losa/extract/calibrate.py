@@ -1,0 +1,78 @@
+"""Statistics of every tap's channels over the first rows of a store, which are a random sample.
+
+A store's row order is a seeded shuffle, so its first rows are the seeded sample that calibration
+needs: the same on every machine, in every process, and after every interruption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from losa.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Per tap and channel, over tokens and samples, in true units: mean, population std, absmax."""
+
+    mean: Float[np.ndarray, "k d"]
+    std: Float[np.ndarray, "k d"]
+    absmax: Float[np.ndarray, "k d"]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The statistics by name, as the store writes them."""
+        return {"mean": self.mean, "std": self.std, "absmax": self.absmax}
+
+
+class Calibrator:
+    """Accumulates statistics batch by batch in float64, merging by Chan's formula.
+
+    Source: Chan, Golub, LeVeque (1983), pairwise update of mean and sum of squares.
+    """
+
+    def __init__(self, taps: int, channels: int) -> None:
+        self._count = 0
+        self._mean = torch.zeros(taps, channels, dtype=torch.float64)
+        self._squares = torch.zeros(taps, channels, dtype=torch.float64)
+        self._absmax = torch.zeros(taps, channels, dtype=torch.float64)
+
+    def add(self, planes: Sequence[Float[Tensor, "b l d"]], readable: Bool[Tensor, "b"]) -> None:
+        """Take in one batch; samples that could not be read are left out."""
+        if not bool(readable.any()):
+            return
+        added = 0
+        for tap, plane in enumerate(planes):
+            tokens = plane[readable.to(plane.device)].flatten(0, 1).double()
+            added = len(tokens)
+            mean = tokens.mean(0)
+            squares = (tokens - mean).square().sum(0)
+            total = self._count + added
+            delta = mean.cpu() - self._mean[tap]
+            self._mean[tap] += delta * (added / total)
+            self._squares[tap] += squares.cpu() + delta.square() * (self._count * added / total)
+            self._absmax[tap] = torch.maximum(self._absmax[tap], tokens.abs().amax(0).cpu())
+        self._count += added
+
+    def statistics(self) -> Statistics:
+        """What was seen so far.
+
+        Raises:
+            InputError: no readable sample was seen, or a feature was not finite.
+        """
+        if self._count == 0:
+            raise InputError("calibration", "no sample could be read", "check the data set")
+        if not bool(torch.isfinite(self._absmax).all()):
+            raise InputError(
+                "calibration",
+                "the backbone gives features that are not finite",
+                "check the weights, or use --amp-dtype none",
+            )
+        std = (self._squares / self._count).sqrt()
+        arrays = (item.numpy().astype(np.float32) for item in (self._mean, std, self._absmax))
+        return Statistics(*arrays)

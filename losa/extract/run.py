@@ -1,0 +1,350 @@
+"""``losa extract``: run the frozen backbone once over a data set and write its features.
+
+The flow: decoded batches of fixed shape -> backbone -> store dtype on the device -> host -> shard.
+A batch is written while the next one is computed, and shapes never depend on interruption or on a
+neighbour that cannot be read, so that a resumed store equals an uninterrupted one byte for byte.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+import torch
+from losa.extract.backbones import Backbone, BackboneRequest, build_backbone
+from losa.extract.datasets import Dataset, listing_digest, load_dataset
+from losa.extract.decode import DecodedBatch, DecodePool
+
+from losa.config import ExtractConfig
+from losa.device import Compute, resolve_compute
+from losa.errors import InputError, SkippedError
+from losa.extract.calibrate import Calibrator, Statistics
+from losa.extract.staging import EncodedBatch, Stage
+from losa.features import Sample
+from losa.precision import exponent_for
+from losa.store import Plan, StoreWriter, create_store, files, layout
+from losa.store.order import row_order
+from losa.store.plan import Numerics, SplitPlan, check_same_identity, check_same_numerics
+from losa.store.reader import check_format
+from losa.store.space import check_space
+from losa.store.writer import OK_STATUS, ShardTask, ShardWriter
+
+logger = logging.getLogger(__name__)
+AUTO_BATCH: Final = {"cpu": 32, "cuda": 64}
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractEvent:
+    """Rows of the store that are done, of how many, and the bytes of one row."""
+
+    done: int
+    total: int
+    row_bytes: int
+    phase: str = "extract"
+
+
+Progress = Callable[[ExtractEvent], None]
+
+
+def extract(config: ExtractConfig, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Extract a data set's features into a store; the same call resumes what was interrupted.
+
+    Returns what was done: the store's id, its splits, bytes, rows computed now, and seconds.
+
+    Raises:
+        LosaError: any of its kinds; what was committed before stays.
+    """
+    started = time.monotonic()
+    compute = resolve_compute(config.device, config.amp_dtype)
+    dataset = load_dataset(config.dataset, config.data_dir, splits=config.split, seed=config.seed)
+    request = BackboneRequest(
+        config.model,
+        config.weights,
+        config.img_size,
+        config.taps,
+        config.tokens,
+        config.store_dtype,
+    )
+    backbone = build_backbone(request, device=compute.device, amp_dtype=compute.amp)
+    job = _Job(config, dataset, backbone, compute, progress or _silent)
+    with _set_aside(config):
+        job.open()
+        computed = job.write()
+        store_id = job.seal()
+    return job.report(store_id, computed, time.monotonic() - started)
+
+
+class _Job:
+    """One extraction: the plan asked for, the store on disk, and the loop between them."""
+
+    def __init__(
+        self,
+        config: ExtractConfig,
+        dataset: Dataset,
+        backbone: Backbone,
+        compute: Compute,
+        progress: Progress,
+    ) -> None:
+        self.config = config
+        self.dataset = dataset
+        self.backbone = backbone
+        self.device = compute.device
+        self.compute = compute
+        self.progress = progress
+        self.plan = self._wanted()
+        self.durable = config.durability == "full"
+        self._order = cache(row_order)
+        self._done = 0
+
+    def open(self) -> None:
+        """Create the store, or join the one that is there if it is the same."""
+        path = self.config.store
+        if not path.exists():
+            check_space(path, self.plan)
+            statistics = self._calibrate()
+            self.plan = _with_exponents(self.plan, statistics)
+            create_store(
+                path,
+                self.plan,
+                self.dataset.splits,
+                statistics.arrays(),
+                durable=self.durable,
+            )
+            return
+        check_format(path)
+        plan_path = path / layout.PLAN_OBJECT
+        found = Plan.from_json(files.read_json(plan_path), plan_path)
+        check_same_identity(path, self.plan, found)
+        if not self.config.allow_mixed_numerics:
+            check_same_numerics(path, self.plan.numerics, found.numerics)
+        asked = self.config.batch_size
+        if asked not in ("auto", found.numerics.batch_size):
+            logger.warning(
+                "--batch-size: %s is the store's own; %s is not used",
+                found.numerics.batch_size,
+                asked,
+            )
+        self.plan = found
+
+    def write(self) -> int:
+        """Write every missing shard; returns the rows that were computed."""
+        with StoreWriter(self.config.store, durable=self.durable) as writer:
+            if writer.is_sealed:
+                return 0
+            tasks = writer.tasks()
+            check_space(self.config.store, self.plan, sum(task.rows for task in tasks))
+            total = sum(split.rows for split in self.plan.splits.values())
+            self._done = total - sum(task.rows for task in tasks)
+            self._tell(total)
+            with self._pool() as pool:
+                return sum(
+                    self._write_shard(writer, pool, task, total) for task in writer.claimed()
+                )
+
+    def seal(self) -> str:
+        """Seal the store, or return the id it was sealed with."""
+        with StoreWriter(self.config.store, durable=self.durable) as writer:
+            return writer.seal()
+
+    def report(self, store_id: str, computed: int, seconds: float) -> dict[str, Any]:
+        """What was done, as the command prints it.
+
+        Raises:
+            SkippedError: more rows were skipped than ``--max-skip`` allows.
+        """
+        path = self.config.store
+        splits: dict[str, Any] = files.read_json(path / layout.SEALED_OBJECT)["splits"]
+        rows = sum(split["rows"] for split in splits.values())
+        skipped = rows - sum(split["ok"] for split in splits.values())
+        result = {
+            "store": str(path),
+            "store_id": store_id,
+            "splits": splits,
+            "skipped": skipped,
+            "bytes": rows * self.plan.spec.sample_bytes,
+            "computed_rows": computed,
+            "seconds": round(seconds, 3),
+            "samples_per_second": round(computed / seconds, 2) if computed else None,
+            "numerics": self.plan.numerics.to_json(),
+        }
+        beside = path.with_name(f"{path.stem}.extract.json")
+        record = {"config": self.config.model_dump(mode="json"), "result": result}
+        files.write_atomic(beside, files.canonical_json(record), durable=self.durable)
+        if skipped > self.config.max_skip * rows:
+            raise SkippedError(
+                path,
+                f"{skipped} of {rows} samples were skipped, more than --max-skip allows",
+                f"see the commit records, or raise --max-skip; all is written, also {beside}",
+            )
+        return result
+
+    def _wanted(self) -> Plan:
+        config, backbone = self.config, self.backbone
+        spec = backbone.spec
+        batch = config.batch_size
+        numerics = Numerics(
+            device=self.device.type,
+            autocast=None if self.compute.amp is None else self.compute.amp_dtype,
+            batch_size=AUTO_BATCH[self.device.type] if batch == "auto" else batch,
+        )
+        splits = {
+            name: SplitPlan(len(listed), len(listed), listing_digest(listed))
+            for name, listed in self.dataset.splits.items()
+        }
+        shard_rows = config.shard_rows
+        return Plan(
+            spec=spec,
+            backbone={
+                "model": backbone.name,
+                "weights": backbone.weights_digest,
+                "tokens": config.tokens,
+            },
+            preprocessing=backbone.preprocessing.to_json(),
+            dataset=self.dataset.name,
+            classes=self.dataset.classes,
+            splits=splits,
+            shard_rows=layout.rows_per_shard(spec.record_bytes)
+            if shard_rows == "auto"
+            else shard_rows,
+            order_seed=config.seed,
+            calibration_rows=config.calibration_rows,
+            numerics=numerics,
+        )
+
+    def _pool(self) -> DecodePool:
+        workers = self.config.num_workers
+        if workers == "auto":
+            workers = max(1, min(16, (torch.get_num_threads() + 1) // 2))
+        return DecodePool(self.backbone.preprocessing, workers=workers)
+
+    def _calibrate(self) -> Statistics:
+        """Statistics over the first rows of the train split, or of the first split there is."""
+        split = "train" if "train" in self.plan.splits else next(iter(self.plan.splits))
+        rows = min(self.config.calibration_rows, self.plan.splits[split].rows)
+        calibrator = Calibrator(len(self.plan.spec.taps), self.plan.spec.channels)
+        done = 0
+        with self._pool() as pool:
+            for batch, samples in self._decoded(pool, ShardTask(split, 0, 0, rows)):
+                readable = torch.ones(len(batch.pixels), dtype=torch.bool)
+                readable[[failure.position for failure in batch.failures]] = False
+                readable[len(samples) :] = False
+                planes = self.backbone(torch.from_numpy(batch.pixels).to(self.device))
+                calibrator.add(planes, readable)
+                done += len(samples)
+                self.progress(ExtractEvent(done, rows, self.plan.spec.sample_bytes, "calibrate"))
+        return calibrator.statistics()
+
+    def _write_shard(
+        self, writer: StoreWriter, pool: DecodePool, task: ShardTask, total: int
+    ) -> int:
+        stage = Stage(self.plan, self.device)
+        with writer.shard(task) as shard:
+            row = task.first
+            waiting: tuple[EncodedBatch, DecodedBatch, Sequence[Sample]] | None = None
+            for batch, samples in self._decoded(pool, task):
+                pixels = stage.upload(batch.pixels)
+                computed = stage.encode(self.backbone(pixels))
+                # The device works on this batch while the one before it is checked and written.
+                if waiting is not None:
+                    row = self._write_batch(shard, row, *waiting)
+                    self._tell(total)
+                waiting = (computed, batch, samples)
+            if waiting is not None:
+                self._write_batch(shard, row, *waiting)
+        self._tell(total)
+        return task.rows
+
+    def _write_batch(
+        self,
+        shard: ShardWriter,
+        row: int,
+        encoded: EncodedBatch,
+        batch: DecodedBatch,
+        samples: Sequence[Sample],
+    ) -> int:
+        count = len(samples)
+        planes, absmax = encoded.wait()
+        status = np.full(count, OK_STATUS, dtype=np.uint8)
+        for failure in batch.failures:
+            status[failure.position] = failure.code
+            key = samples[failure.position].key
+            shard.skip(row + failure.position, key, failure.code, failure.message)
+        self._check_finite(absmax[:, :count], status, samples)
+        for plane in planes:
+            plane[:count][status != OK_STATUS] = 0
+        shard.write([plane[:count] for plane in planes], status)
+        self._done += count
+        return row + count
+
+    def _check_finite(
+        self, absmax: np.ndarray, status: np.ndarray, samples: Sequence[Sample]
+    ) -> None:
+        wrong = ~np.isfinite(absmax) & (status == OK_STATUS)
+        if wrong.any():
+            tap, sample = (int(index[0]) for index in np.nonzero(wrong))
+            spec = self.plan.spec
+            raise InputError(
+                samples[sample].path,
+                f"its features at tap {spec.taps[tap]} do not fit {spec.dtype}",
+                "use --store-dtype bfloat16 or float32, or check the weights",
+            )
+
+    def _decoded(
+        self, pool: DecodePool, task: ShardTask
+    ) -> Iterator[tuple[DecodedBatch, Sequence[Sample]]]:
+        """Batches of a shard's rows at fixed offsets, each padded to the plan's batch size."""
+        listed = self.dataset.splits[task.split]
+        order = self._order(len(listed), self.plan.order_seed, task.split)[task.first : task.stop]
+        size = self.plan.numerics.batch_size
+        groups = [
+            [listed[index] for index in order[start : start + size]]
+            for start in range(0, len(order), size)
+        ]
+        paths = [[self.dataset.root / sample.path for sample in group] for group in groups]
+        for batch, group in zip(pool.batches(paths, pad_to=size), groups, strict=True):
+            if batch.failures and self.config.on_error == "fail":
+                failure = batch.failures[0]
+                raise InputError(
+                    self.dataset.root / group[failure.position].path,
+                    failure.message,
+                    "mend or remove it, or use --on-error skip",
+                )
+            yield batch, group
+
+    def _tell(self, total: int) -> None:
+        self.progress(ExtractEvent(self._done, total, self.plan.spec.sample_bytes))
+
+
+@contextmanager
+def _set_aside(config: ExtractConfig) -> Iterator[None]:
+    """With ``--overwrite``: move the old store aside, and delete it only after success."""
+    path = config.store
+    aside = path.with_name(f".{path.name}.old")
+    if not (config.overwrite and path.exists()):
+        yield
+        return
+    check_format(path)
+    if aside.exists():  # an earlier --overwrite was interrupted: what is here is its beginning
+        shutil.rmtree(path)
+    else:
+        path.rename(aside)
+    yield
+    shutil.rmtree(aside)
+
+
+def _with_exponents(plan: Plan, statistics: Statistics) -> Plan:
+    absmax = statistics.absmax.max(axis=1)
+    return replace(
+        plan, exponents=tuple(exponent_for(float(value), plan.spec.dtype) for value in absmax)
+    )
+
+
+def _silent(_: ExtractEvent) -> None:
+    """Tell nobody."""

@@ -1,0 +1,1 @@
+"""What needs both stages: the live backbone beside a trained side network."""

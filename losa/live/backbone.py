@@ -1,0 +1,82 @@
+"""The backbone a run was trained on, rebuilt, and refused when it is not the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from losa.adapt.checkpoint import AdaptorCard, load_adaptor
+from losa.device import Compute
+from losa.errors import MismatchError
+from losa.extract.backbones import Backbone, BackboneRequest, build_backbone
+from losa.extract.transforms import Preprocessing
+from losa.precision import decode, encode
+from losa.store.plan import differing_fields
+
+
+class LivePipeline:
+    """Pixels in, logits out: backbone, the store's dtype, and the run's adaptor.
+
+    Planes pass through the store's dtype on the way, so that the adaptor sees what it was trained
+    on; what is left between cached and live logits is the backbone's own arithmetic.
+
+    Raises:
+        MismatchError: weights or preprocessing are not those of the run; the field is named.
+        StoreError: the run is missing or damaged.
+    """
+
+    def __init__(self, run_dir: Path, weights: str | None, compute: Compute) -> None:
+        adaptor, self.card = load_adaptor(run_dir)
+        self.adaptor: nn.Module = adaptor.to(compute.device)
+        self.compute = compute
+        self.backbone = _backbone_of(self.card, weights, compute)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How the run's pixels are made."""
+        return self.backbone.preprocessing
+
+    @torch.inference_mode()
+    def logits(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> Float[Tensor, "b y"]:
+        """Logits of a batch of decoded images, on the CPU."""
+        spec = self.card.spec
+        planes = self.backbone(torch.from_numpy(pixels).to(self.compute.device))
+        rounded = [
+            decode(encode(plane, spec.dtype, exponent)[None], spec.dtype, (exponent,))[0]
+            for plane, exponent in zip(planes, self.card.exponents, strict=True)
+        ]
+        with self.compute.autocast():
+            result: Tensor = self.adaptor(rounded)
+        return result.float().cpu()
+
+
+def _backbone_of(card: AdaptorCard, weights: str | None, compute: Compute) -> Backbone:
+    height, width = card.preprocessing["img_size"]
+    assert height == width
+    spec = card.spec
+    request = BackboneRequest(
+        model=card.backbone["model"],
+        weights=weights,
+        img_size=height,
+        taps=",".join(str(tap) for tap in spec.taps),
+        tokens=card.backbone["tokens"],
+        dtype=spec.dtype,
+    )
+    backbone = build_backbone(request, device=compute.device, amp_dtype=compute.amp)
+    found = {
+        "weights": backbone.weights_digest,
+        "preprocessing": backbone.preprocessing.to_json(),
+    }
+    wanted = {"weights": card.backbone["weights"], "preprocessing": dict(card.preprocessing)}
+    fields = list(differing_fields(found, wanted))
+    if fields:
+        raise MismatchError(
+            "--weights",
+            "the backbone is not the run's (here / run): " + ", ".join(fields),
+            "give the weights that the store was extracted with",
+        )
+    return backbone

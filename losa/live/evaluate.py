@@ -1,0 +1,68 @@
+"""``losa evaluate --dataset``: a run's metrics on raw media, streamed through the backbone once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from losa.adapt.metrics import MetricSums
+from losa.device import resolve_compute
+from losa.errors import MismatchError
+from losa.extract.datasets import load_dataset
+from losa.extract.decode import DecodePool
+from losa.extract.run import ExtractEvent
+from losa.live.backbone import LivePipeline
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRequest:
+    """A run, and the raw split to measure it on."""
+
+    run: Path
+    dataset: str
+    data_dir: Path
+    split: str
+    weights: str | None = None
+    batch_size: int = 64
+    device: str = "auto"
+
+
+def evaluate_dataset(
+    request: LiveRequest, *, progress: Callable[[ExtractEvent], None]
+) -> dict[str, Any]:
+    """Metrics of a run on a data set's split; unreadable samples count as wrong.
+
+    Raises:
+        MismatchError: the data set's classes are not the run's.
+        LosaError: the run, the weights or the data set do not fit.
+    """
+    dataset = load_dataset(request.dataset, request.data_dir, splits=(request.split,))
+    pipeline = LivePipeline(request.run, request.weights, resolve_compute(request.device, "auto"))
+    if dataset.classes != pipeline.card.classes:
+        raise MismatchError(
+            request.dataset,
+            f"its {len(dataset.classes)} classes are not the run's {len(pipeline.card.classes)}",
+            "give a data set with the classes the run was trained on",
+        )
+    samples = dataset.splits[request.split]
+    size = request.batch_size
+    groups = [samples[start : start + size] for start in range(0, len(samples), size)]
+    paths = [[dataset.root / sample.path for sample in group] for group in groups]
+    sums = MetricSums(len(dataset.classes))
+    done = 0
+    with DecodePool(pipeline.preprocessing, workers=1) as pool:
+        for batch, group in zip(pool.batches(paths, pad_to=size), groups, strict=True):
+            labels = torch.tensor([sample.label for sample in group])
+            readable = torch.ones(len(group), dtype=torch.bool)
+            readable[[failure.position for failure in batch.failures]] = False
+            logits = pipeline.logits(batch.pixels)[: len(group)]
+            sums.add(logits[readable], labels[readable])
+            sums.add_skipped(labels[~readable])
+            done += len(group)
+            progress(ExtractEvent(done, len(samples), pipeline.card.spec.sample_bytes, "evaluate"))
+    metrics = sums.metrics().to_json()
+    return {"run": str(request.run), "dataset": dataset.name, "split": request.split, **metrics}

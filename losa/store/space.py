@@ -1,0 +1,39 @@
+"""Is there room? Asked before the backbone runs, because nothing is sadder than a full disk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from losa.errors import ResourceError
+from losa.store.plan import Plan
+
+MARGIN = 1.02
+
+
+def bytes_needed(plan: Plan, rows: int | None = None) -> int:
+    """Bytes that ``rows`` more rows (all by default) will take, with one shard a tap to spare."""
+    everything = sum(split.rows for split in plan.splits.values())
+    rows = everything if rows is None else rows
+    spare = min(rows, plan.shard_rows)
+    return int((rows * MARGIN + spare) * plan.spec.sample_bytes)
+
+
+def check_space(path: Path, plan: Plan, rows: int | None = None) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Raises:
+        ResourceError: less is free where ``path`` lies, or will lie, than is needed.
+    """
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    stats = os.statvfs(place)
+    free = stats.f_bavail * stats.f_frsize
+    needed = bytes_needed(plan, rows)
+    if needed > free:
+        raise ResourceError(
+            path,
+            f"{needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free on its disk",
+            "free space, give another --store, or keep fewer --taps or --tokens",
+        )

@@ -1,0 +1,77 @@
+"""Claims of losa.store.plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from losa.errors import MismatchError, StoreError
+from losa.features import TokenGrid
+from losa.store.plan import (
+    Numerics,
+    Plan,
+    SplitPlan,
+    check_same_identity,
+    check_same_numerics,
+)
+from tests.store.build import small_plan
+
+BASE = small_plan()
+CHANGES: dict[str, dict[str, Any]] = {
+    "features.taps": {"spec": BASE.spec.with_taps((1, 2))},
+    "features.dtype": {"spec": replace(BASE.spec, dtype="float32")},
+    "features.channels": {"spec": replace(BASE.spec, channels=7)},
+    "features.backbone": {"spec": replace(BASE.spec, backbone="other")},
+    "features.grid.height": {"spec": replace(BASE.spec, grid=TokenGrid(3, 2, prefix=1))},
+    "features.grid.prefix": {"spec": replace(BASE.spec, grid=TokenGrid(2, 2, prefix=0))},
+    "backbone.weights": {"backbone": {**BASE.backbone, "weights": "f" * 64}},
+    "backbone.tokens": {"backbone": {**BASE.backbone, "tokens": "summary"}},
+    "backbone.model": {"backbone": {**BASE.backbone, "model": "other"}},
+    "preprocessing.img_size": {"preprocessing": {"img_size": [56, 56]}},
+    "dataset.name": {"dataset": "other"},
+    "dataset.classes": {"classes": ("a", "b")},
+    "dataset.splits.train.rows": {"splits": {**BASE.splits, "train": SplitPlan(20, 21, "1" * 64)}},
+    "dataset.splits.train.listing": {
+        "splits": {**BASE.splits, "train": SplitPlan(20, 20, "2" * 64)}
+    },
+    "dataset.splits.test": {"splits": {**BASE.splits, "test": SplitPlan(1, 1, "1" * 64)}},
+    "shard_rows": {"shard_rows": 4},
+    "order_seed": {"order_seed": 1},
+    "calibration_rows": {"calibration_rows": 5},
+}
+
+
+@pytest.mark.parametrize("field", CHANGES)
+def test_every_identity_field_is_refused_by_name_when_it_differs(field: str) -> None:
+    other = replace(BASE, **CHANGES[field])
+    with pytest.raises(MismatchError, match=rf"holds another plan.*{field}: ") as caught:
+        check_same_identity(Path("s.zarr"), other, BASE)
+    assert caught.value.exit_code == 5
+    assert other.digest != BASE.digest
+
+
+def test_batch_size_device_and_exponents_are_not_identity() -> None:
+    other = replace(BASE, numerics=Numerics("cuda", "bfloat16", 64), exponents=(1, 0))
+    check_same_identity(Path("s.zarr"), other, BASE)
+    assert other.digest == BASE.digest
+
+
+def test_another_numerics_class_is_refused_but_another_batch_size_is_not() -> None:
+    check_same_numerics(Path("s"), Numerics("cpu", None, 8), Numerics("cpu", None, 32))
+    with pytest.raises(MismatchError, match=r"autocast: bfloat16 / None, device: cuda / cpu"):
+        check_same_numerics(Path("s"), Numerics("cuda", "bfloat16", 8), Numerics("cpu", None, 8))
+
+
+def test_a_plan_comes_back_from_its_json() -> None:
+    assert Plan.from_json(BASE.to_json(), Path("plan.json")) == BASE
+
+
+@pytest.mark.parametrize("field", ["identity", "numerics", "exponents"])
+def test_an_incomplete_plan_is_refused(field: str) -> None:
+    value = BASE.to_json()
+    del value[field]
+    with pytest.raises(StoreError, match=r"plan\.json: is not a losa plan"):
+        Plan.from_json(value, Path("plan.json"))

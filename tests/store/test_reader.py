@@ -1,0 +1,187 @@
+"""Claims of losa.store.reader."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from losa.errors import StoreError
+from losa.features import StoreDtype
+from losa.store import layout, open_store
+from tests.store.build import begin_store, features, samples, small_plan, small_store, statistics
+
+TAPS = (1, 3)
+SHARD = "train/tokens/tap03/c.1.0.0"
+
+
+def read(path: Path, rows: list[int], split: str = "train") -> np.ndarray:
+    reader = open_store(path).split(split)
+    out = np.zeros((2, len(rows), 5, 6), reader.raw_dtype)
+    reader.read_into(np.array(rows, dtype=np.int64), TAPS, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_store(tmp_path_factory.mktemp("reader") / "s.zarr")
+
+
+@pytest.fixture
+def store(sealed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(sealed, tmp_path / "s.zarr"))
+
+
+@given(rows=st.lists(st.integers(0, 19), min_size=1, max_size=40))
+def test_rows_come_in_the_order_asked_repeats_included(sealed: Path, rows: list[int]) -> None:
+    np.testing.assert_array_equal(read(sealed, rows), features(small_plan(), "train")[:, rows])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_every_dtype_comes_back_bit_for_bit(tmp_path: Path, dtype: StoreDtype) -> None:
+    plan = small_plan(dtype=dtype)
+    path = small_store(tmp_path / "s.zarr", plan)
+    np.testing.assert_array_equal(read(path, [19, 0]), features(plan, "train")[:, [19, 0]])
+
+
+def test_one_tap_is_read_into_a_slice_of_a_larger_buffer(sealed: Path) -> None:
+    out = np.zeros((3, 8, 5, 6), "<f2")
+    rows = np.array([4, 2], dtype=np.int64)
+    open_store(sealed).split("train").read_into(rows, (3,), out[1:2, 3:5])
+    np.testing.assert_array_equal(out[1, 3:5], features(small_plan(), "train")[1, rows])
+    assert not out[0].any()
+    assert not out[1, :3].any()
+
+
+def test_threads_read_side_by_side_with_few_open_files(
+    sealed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("losa.store.reader._descriptor_limit", lambda: 1)
+    reader = open_store(sealed).split("train")
+    want = features(small_plan(), "train")
+
+    def one(row: int) -> bool:
+        out = np.zeros((2, 1, 5, 6), "<f2")
+        reader.read_into(np.array([row]), TAPS, out)
+        return np.array_equal(out[:, 0], want[:, row])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(one, list(range(20)) * 20))
+
+
+def test_labels_and_samples_follow_source_index(sealed: Path) -> None:
+    reader = open_store(sealed).split("val")
+    listed = samples(small_plan())["val"]
+    assert reader.samples == tuple(listed)
+    assert reader.labels.tolist() == [listed[i].label for i in reader.source_index]
+
+
+def test_calibration_is_that_of_the_taps_asked_for(sealed: Path) -> None:
+    calibration = open_store(sealed).calibration((3,))
+    np.testing.assert_array_equal(calibration.mean, statistics(small_plan())["mean"][1:])
+    assert calibration.exponent == (0,)
+
+
+def test_store_id_is_the_digest_of_the_seal(sealed: Path, store: Path) -> None:
+    assert open_store(sealed).store_id == open_store(store).store_id
+    assert open_store(small_store(store.parent / "t.zarr", small_plan({"train": 8}))).store_id != (
+        open_store(store).store_id
+    )
+
+
+def flip(path: Path, at: int = 0) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def link_aside(path: Path) -> None:
+    moved = path.with_name("moved")
+    path.rename(moved)
+    path.symlink_to(moved)
+
+
+DAMAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
+    "missing shard": (SHARD, Path.unlink, f"{SHARD}: is missing"),
+    "truncated shard": (SHARD, truncate, rf"{SHARD}: is 611 bytes, not 612"),
+    "empty shard": (SHARD, lambda path: os.truncate(path, 0), "is 0 bytes, not 612"),
+    "flipped bit": (SHARD, flip, rf"{SHARD}: row 8 does not match its checksum"),
+    "changed check": ("train/check/tap03/c.1", flip, r"check/tap03/c\.1: is not the file"),
+    "changed labels": ("train/sample/label/c.0", flip, r"label/c\.0: is not the file"),
+    "changed status": ("train/sample/status/c.0", flip, r"status/c\.0: is not the file"),
+    "changed plan": (layout.PLAN_OBJECT, flip, r"plan\.json: is not the file"),
+    "changed commit": (layout.commit_object("train", 1), flip, r"000001\.json: is not"),
+    "cut seal": (layout.SEALED_OBJECT, truncate, r"sealed\.json: is not as losa writes it"),
+    "cut metadata": (layout.ROOT_OBJECT, lambda path: os.truncate(path, 9), "is not sound JSON"),
+    "linked shard": (SHARD, link_aside, "is a symbolic link"),
+}
+
+
+def read_all(path: Path) -> None:
+    """Touch everything that training touches."""
+    read(path, list(range(20)))
+    reader = open_store(path).split("train")
+    assert len(reader.labels) == len(reader.status) == 20
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damage_is_an_error_that_names_the_file(store: Path, name: str) -> None:
+    file, damage, message = DAMAGE[name]
+    damage(store / file)
+    with pytest.raises(StoreError, match=message) as caught:
+        read_all(store)
+    assert caught.value.exit_code == 4
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unsealed_store_is_refused_with_its_progress(tmp_path: Path) -> None:
+    begin_store(tmp_path / "s.zarr", small_plan())
+    with pytest.raises(StoreError, match=r"not sealed \(0 of 4 shards are committed\); run the"):
+        open_store(tmp_path / "s.zarr")
+
+
+def test_a_newer_format_is_refused_by_number(store: Path) -> None:
+    root = store / layout.ROOT_OBJECT
+    document = json.loads(root.read_text())
+    document["attributes"]["losa"] |= {"format": {"major": 2, "minor": 0}, "writer": "losa 2.1.0"}
+    root.write_text(json.dumps(document))
+    with pytest.raises(StoreError, match=r"is losa store format 2 \(written by losa 2\.1\.0\)"):
+        open_store(store)
+
+
+def test_what_is_no_store_is_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="does not exist"):
+        open_store(tmp_path / "none")
+    with pytest.raises(StoreError, match=r"not a losa store \(no zarr\.json\)"):
+        open_store(tmp_path)
+    (tmp_path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
+    with pytest.raises(StoreError, match=r"has no attributes\.losa\.format"):
+        open_store(tmp_path)
+
+
+def test_an_unknown_split_lists_those_there_are(sealed: Path) -> None:
+    with pytest.raises(StoreError, match=r"no split 'tset'; it has train, val"):
+        open_store(sealed).split("tset")
+
+
+def test_a_second_read_does_not_compare_checksums_again(store: Path) -> None:
+    reader = open_store(store).split("train")
+    out = np.zeros((2, 20, 5, 6), "<f2")
+    reader.read_into(np.arange(20), TAPS, out)
+    flip(store / SHARD)
+    reader.read_into(np.arange(20), TAPS, out)
+    always = open_store(store, verify="always").split("train")
+    with pytest.raises(StoreError, match="does not match its checksum"):
+        always.read_into(np.arange(20), TAPS, out)

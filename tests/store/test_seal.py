@@ -1,0 +1,39 @@
+"""Claims of losa.store.seal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from losa.store import StoreWriter, layout
+from losa.store.seal import shard_objects, small_objects
+from tests.store.build import fill_store, small_plan, small_store, tree
+
+
+def test_every_file_is_vouched_for_by_the_seal_or_by_a_commit_record(tmp_path: Path) -> None:
+    plan = small_plan()
+    path = small_store(tmp_path / "s.zarr", plan)
+    known = {layout.SEALED_OBJECT, *small_objects(plan)}
+    for split, item in plan.splits.items():
+        for shard in range(layout.shard_count(item.rows, plan.shard_rows)):
+            known |= set(shard_objects(plan, split, shard))
+    assert known == set(tree(path))
+
+
+def test_sealing_again_changes_nothing(tmp_path: Path) -> None:
+    path = small_store(tmp_path / "s.zarr")
+    before = tree(path)
+    store_id = fill_store(path, small_plan())
+    (path / layout.SEALED_OBJECT).unlink()
+    assert fill_store(path, small_plan()) == store_id
+    assert tree(path) == before
+
+
+def test_leftovers_of_killed_writers_are_gone_after_sealing(tmp_path: Path) -> None:
+    plan = small_plan()
+    path = small_store(tmp_path / "s.zarr", plan)
+    before = tree(path)
+    (path / layout.SEALED_OBJECT).unlink()
+    (path / layout.TMP_FOLDER / "1-1-feedbeef-0").write_bytes(b"half a shard")
+    with StoreWriter(path, durable=False) as writer:
+        writer.seal()
+    assert tree(path) == before
