@@ -7,6 +7,7 @@ load inside the command that needs them.
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -171,7 +172,9 @@ def adapt(
 @app.command(epilog="Example: losa evaluate --run runs/losa-1a2b3c4d --store photos.zarr")
 def evaluate(
     run: Annotated[Path, typer.Option(help="Folder of a run.")],
-    store: Annotated[Path | None, typer.Option(help="Store to read.")] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Store to read. Default: the run's own.")
+    ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="Raw media instead of a store, through the backbone.")
     ] = None,
@@ -189,8 +192,8 @@ def evaluate(
     device: Annotated[str, typer.Option()] = "auto",
 ) -> None:
     """Measure a run on a store's split, or on raw media through the live backbone."""
-    if (store is None) == (dataset is None):
-        raise UsageError("--store/--dataset", "exactly one is needed", "give one of them")
+    if store is not None and dataset is not None:
+        raise UsageError("--dataset", "does not go with --store", "give one of them")
     if dataset is not None:
         if predictions is not None:
             raise UsageError("--predictions", "needs --store", "extract the split first")
@@ -286,7 +289,7 @@ def models() -> None:
     """List the aliases of backbones; any timm ViT's name works too."""
     from losa.extract.backbones import known_models
 
-    rows = known_models()
+    rows = [asdict(model) for model in known_models()]
     console.show_table([tuple(row.values()) for row in rows], tuple(rows[0]))
     console.show_result(rows)
 
@@ -296,7 +299,7 @@ def datasets() -> None:
     """List the named data sets, the layout each is expected in, and where to get it."""
     from losa.extract.datasets import known_datasets
 
-    rows = known_datasets()
+    rows = [asdict(dataset) for dataset in known_datasets()]
     console.show_table([tuple(row.values()) for row in rows], tuple(rows[0]))
     console.show_result(rows)
 

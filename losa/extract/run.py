@@ -8,6 +8,7 @@ neighbour that cannot be read, so that a resumed store equals an uninterrupted o
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,7 @@ from losa.store.writer import OK_STATUS, ShardTask, ShardWriter
 
 logger = logging.getLogger(__name__)
 AUTO_BATCH: Final = {"cpu": 32, "cuda": 64}
+MAX_AUTO_WORKERS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,9 +221,9 @@ class _Job:
         )
 
     def _pool(self) -> DecodePool:
-        workers = self.config.num_workers
-        if workers == "auto":
-            workers = max(1, min(16, (torch.get_num_threads() + 1) // 2))
+        asked = self.config.num_workers
+        auto = max(1, min(MAX_AUTO_WORKERS, len(os.sched_getaffinity(0)) // 2))
+        workers = auto if asked == "auto" else asked
         return DecodePool(self.backbone.preprocessing, workers=workers)
 
     def _calibrate(self) -> Statistics:

@@ -46,7 +46,9 @@ class Stage:
         self._dtype = plan.spec.dtype
         self._exponents = plan.exponents
         self._device = device
-        self._down = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._down = None
+        if device.type == "cuda":
+            self._down = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's stubs
 
     def upload(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> UInt8[Tensor, "b h w 3"]:
         """Pixels on the device."""
@@ -65,7 +67,7 @@ class Stage:
         self._down.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._down):
             host = [_to_pinned(tensor, self._down) for tensor in [*stored, absmax]]
-            arrived = torch.cuda.Event()
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's stubs
             arrived.record(self._down)
         return EncodedBatch(host[:-1], host[-1], arrived)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
+from losa.adapt.adaptor import Adaptor
 from losa.adapt.checkpoint import AdaptorCard, load_adaptor
 from losa.device import Compute
 from losa.errors import MismatchError
@@ -31,7 +32,7 @@ class LivePipeline:
 
     def __init__(self, run_dir: Path, weights: str | None, compute: Compute) -> None:
         adaptor, self.card = load_adaptor(run_dir)
-        self.adaptor: nn.Module = adaptor.to(compute.device)
+        self.adaptor: Adaptor = adaptor.to(compute.device)
         self.compute = compute
         self.backbone = _backbone_of(self.card, weights, compute)
 

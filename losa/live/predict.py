@@ -13,10 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from losa.adapt.evaluate import logits_of_rows
-from losa.device import resolve_compute
+from losa.device import AmpName, resolve_compute
 from losa.errors import InputError
-from losa.extract.datasets import IMAGE_SUFFIXES
 from losa.extract.decode import DecodePool
+from losa.extract.images import EXTENSIONS
 from losa.live.backbone import LivePipeline
 from losa.store import Store, open_store
 from losa.store.writer import OK_STATUS
@@ -33,7 +33,7 @@ class PredictRequest:
     top: int = 5
     batch_size: int = 32
     device: str = "auto"
-    amp_dtype: str = "auto"
+    amp_dtype: AmpName = "auto"
 
 
 def predict(request: PredictRequest) -> dict[str, Any]:
@@ -67,9 +67,7 @@ def predict(request: PredictRequest) -> dict[str, Any]:
 def _images(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            found = sorted(
-                item for item in path.rglob("*") if item.suffix.lower() in IMAGE_SUFFIXES
-            )
+            found = sorted(item for item in path.rglob("*") if item.suffix.lower() in EXTENSIONS)
             if not found:
                 raise InputError(path, "holds no images", "give image files or their folder")
             yield from found
@@ -85,7 +83,7 @@ def _live_logits(
     groups = [list(images[start : start + size]) for start in range(0, len(images), size)]
     parts, failures = [], {}
     with DecodePool(pipeline.preprocessing, workers=0) as pool:
-        for number, batch in enumerate(pool.batches(groups, pad_to=0)):
+        for number, batch in enumerate(pool.batches(groups, pad_to=size)):
             parts.append(pipeline.logits(batch.pixels))
             for failure in batch.failures:
                 failures[number * size + failure.position] = failure.message

@@ -1,0 +1,63 @@
+# losa: every command of the project. `make help` lists them.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DATA ?= digits
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow test-gpu test-zarr check fmt lint types imports bench tasks clean
+
+help:  ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+setup: $(INSTALLED)  ## Make the virtual environment (about 6 GB: torch comes with CUDA)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "losa needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo 'installing into $(VENV): about 6 GB, some minutes'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,bench,dev]'
+	touch $(INSTALLED)
+
+demo: setup  ## Run the main job on real images (DATA=digits, textile, or a folder of yours)
+	$(BIN)/python -m demo --data '$(DATA)'
+
+test: setup  ## Run the tests (under 10 minutes on two cores)
+	$(BIN)/python -m pytest -q
+
+test-slow: setup  ## Run the tests that take minutes or gigabytes
+	$(BIN)/python -m pytest -q -m slow
+
+test-gpu: setup  ## Run the tests that need a CUDA device
+	$(BIN)/python -m pytest -q -m gpu
+
+test-zarr:  ## Run the store's tests on the newest zarr (PYTHON=python3.12 or newer)
+	test -x .venv-zarr/bin/python || $(PYTHON) -m venv .venv-zarr
+	.venv-zarr/bin/python -m pip install --quiet --disable-pip-version-check --upgrade zarr numpy jaxtyping beartype pydantic pyyaml pytest pytest-timeout hypothesis google-crc32c
+	.venv-zarr/bin/python -m pytest -q tests/store
+
+check: lint types imports test  ## Everything that must hold before a change lands
+
+fmt: setup  ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: setup  ## Check style
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: setup  ## Check types
+	$(BIN)/mypy
+
+imports: setup  ## Check that imports point down
+	$(BIN)/lint-imports
+
+bench: setup  ## Run the benchmarks and write benchmarks/results/
+	$(BIN)/python -m benchmarks reader
+	$(BIN)/python -m benchmarks tasks
+
+clean:  ## Remove caches and what the demo made; keep the environment
+	rm -rf runs/demo .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

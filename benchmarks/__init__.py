@@ -1,0 +1,1 @@
+"""Measurements: each module answers one question with a ratio taken inside one run."""

@@ -1,0 +1,25 @@
+"""``python -m benchmarks NAME [ARGS]`` runs one benchmark; without a name it lists them."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+BENCHMARKS = {
+    "reader": "M1: shuffled batches against a copy from RAM and against zarr-python's oindex",
+    "tasks": "accuracy of every adaptor on the offline tasks, chosen on val, over seeds",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run the named benchmark and return its exit code."""
+    if not argv or argv[0] not in BENCHMARKS:
+        for name, question in BENCHMARKS.items():
+            print(f"python -m benchmarks {name:8} {question}")
+        return 0 if not argv else 2
+    code: int = import_module(f"benchmarks.{argv[0]}").main(argv[1:])
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,61 @@
+"""Where a figure comes from: command, commit and machine, written beside every result."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> str:
+    """Cores and processor, nothing that names a host."""
+    model = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return f"{len(os.sched_getaffinity(0))} cores of {model}"
+
+
+def commit() -> str:
+    """The commit measured, marked when the tree differs from it."""
+    try:
+        head = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + ("+changes" if changed else "")
+
+
+def publish(name: str, argv: list[str], result: dict[str, Any]) -> None:
+    """Write ``results/NAME.json`` and print the document as the last line of stdout."""
+    document = {
+        "benchmark": name,
+        "command": " ".join(["python -m benchmarks", name, *argv]),
+        "commit": commit(),
+        "machine": machine(),
+        "python": platform.python_version(),
+        "versions": {item: metadata.version(item) for item in ("numpy", "torch", "zarr")},
+        **result,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+    print(json.dumps(document))
+
+
+def note(text: str) -> None:
+    """A line for people, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+    ).stdout.strip()

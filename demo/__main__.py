@@ -1,0 +1,135 @@
+"""``python -m demo``: from nothing to a trained adaptor and a prediction, command by command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from demo.assets import BACKBONE, CACHE, fetch
+from demo.command import CommandFailedError, losa
+from demo.convert import MODEL, convert
+from demo.digits import digits
+from demo.table import Row, table
+from demo.textile import textile
+from demo.tree import some_picture
+from losa.errors import InputError, LosaError
+
+ADAPTORS = ("linear", "linear-all", "losa")
+DATA: MappingProxyType[str, Callable[[Path], Path]] = MappingProxyType(
+    {"digits": digits, "textile": textile}
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the demo; a mistake costs one line on stderr and its exit code."""
+    options = _options(argv)
+    try:
+        _demo(options)
+    except LosaError as error:
+        print(f"losa: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except CommandFailedError as error:
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def prepare(cache: Path, picture: Path) -> Path:
+    """The converted backbone's safetensors, with the figures of its check on stdout."""
+    weights = cache / f"{MODEL}.safetensors"
+    agreements = convert(fetch(BACKBONE, cache) / BACKBONE.members, weights, picture)
+    print(f"{weights} against the ONNX graph's own tensors (max difference over scale):")
+    for item in agreements:
+        print(
+            f"  {item.tensor:9} {item.same_grid:.1e} on the same position grid,"
+            f" {item.timm_grid:.1e} on the grid that timm interpolates"
+        )
+    return weights
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the flags."""
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    parser.add_argument("--data", default="digits", help="digits, textile, or a folder of yours")
+    parser.add_argument("--img-size", type=int, default=112, help="a multiple of 14 (default 112)")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="what it writes")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="what it fetches and converts")
+    return parser.parse_args(argv)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    """Fetch, convert, extract, adapt, evaluate, predict, and say where everything is."""
+    started = time.perf_counter()
+    folder = _data(options.data, options.cache)
+    weights = prepare(options.cache, some_picture(folder))
+    store = options.out / f"{folder.name}.zarr"
+    extracted = losa(
+        *("extract", "--model", "dinov2_s", "--weights", str(weights)),
+        *("--dataset", f"folder:{folder}", "--img-size", str(options.img_size)),
+        *("--taps", "every:3", "--store", str(store)),
+    )
+    split = "test" if "test" in extracted["splits"] else None
+    runs = {name: options.out / f"{folder.name}-{name}" for name in ADAPTORS}
+    rows = [_row(name, run, store, extracted, split) for name, run in runs.items()]
+    _predict(runs["losa"], weights, store, some_picture(folder / (split or ""), seed=1))
+    print(f"\n{table(rows)}\n")
+    if split is None:
+        print("there is no test split: the validation accuracy is all there is")
+    print(f"extraction took {extracted['seconds']:.0f} s; one store serves all adaptors")
+    print(f"pictures {folder}\nbackbone {weights}\nstore    {store}")
+    print(f"runs     {', '.join(str(run) for run in runs.values())}")
+    print(f"all done in {time.perf_counter() - started:.0f} s")
+
+
+def _data(name: str, cache: Path) -> Path:
+    """The folder of pictures that ``--data`` names."""
+    if name in DATA:
+        return DATA[name](cache)
+    folder = Path(name)
+    if not folder.is_dir():
+        raise InputError(
+            "--data", f"{name!r} is no folder", f"give {' or '.join(DATA)}, or a split/class/file"
+        )
+    return folder
+
+
+def _row(name: str, run: Path, store: Path, extracted: Mapping[str, Any], split: str | None) -> Row:
+    """Train one adaptor and evaluate it on ``split``."""
+    report = losa("adapt", "--store", str(store), "--adaptor", name, "--out", str(run))
+    test = None
+    if split is not None:
+        metrics = losa("evaluate", "--run", str(run), "--store", str(store), "--split", split)
+        test = metrics["top1"]
+    return Row(
+        adaptor=name,
+        val=report["metrics"]["val"]["top1"],
+        test=test,
+        seconds=report["timing"]["seconds"],
+        trainable=report["parameters"]["trainable"],
+        store_bytes=extracted["bytes"],
+    )
+
+
+def _predict(run: Path, weights: Path, store: Path, picture: Path) -> None:
+    """Classify one picture from its pixels, and hold the cached features' answer against it."""
+    result = losa(
+        *("predict", str(picture), "--run", str(run), "--weights", str(weights)),
+        *("--store", str(store), "--json"),
+    )
+    best, cached = result["predictions"][0]["top"][0], result["cache_check"]
+    print(
+        f"{picture.name} is of class {picture.parent.name};"
+        f" losa says {best['class']} ({100 * best['probability']:.1f} %)"
+    )
+    if cached["compared"]:
+        print(f"its cached features give the same logits to {cached['max_abs_difference']:.1e}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""A run's adaptor on disk: ``adaptor.json`` says what it is, ``best.safetensors`` its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import safetensors.torch
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from losa.adapt.adaptor import Adaptor, SideOptions
+from losa.adapt.registry import build_adaptor
+from losa.errors import StoreError, UsageError
+from losa.features import FeatureSpec
+from losa.store.files import canonical_json, sha256, write_atomic
+from losa.version import __version__
+
+FORMAT: Final = 1
+CARD_NAME: Final = "adaptor.json"
+MAX_CARD_BYTES: Final = 1 << 26
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptorCard:
+    """Everything static of a run: enough to rebuild its adaptor and to refuse what does not fit.
+
+    ``store_id`` and ``config_digest`` are identities of the store and of the configuration it was
+    trained with; ``backbone`` (weights and tokens policy included) and ``preprocessing`` are the
+    store's plan; ``exponents`` are its powers of two, one a tap.
+    """
+
+    adaptor: str
+    options: SideOptions
+    spec: FeatureSpec
+    classes: tuple[str, ...]
+    store_id: str
+    backbone: Mapping[str, Any]
+    preprocessing: Mapping[str, Any]
+    config_digest: str
+    exponents: tuple[int, ...] = ()
+    losa: str = __version__
+    format: int = FORMAT
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, the inverse of :meth:`from_json`."""
+        return {
+            "format": self.format,
+            "losa": self.losa,
+            "adaptor": self.adaptor,
+            # A float even if an integer was given: the digest must survive a round trip.
+            "options": {**asdict(self.options), "dropout": float(self.options.dropout)},
+            "spec": self.spec.to_json(),
+            "classes": list(self.classes),
+            "store_id": self.store_id,
+            "backbone": dict(self.backbone),
+            "preprocessing": dict(self.preprocessing),
+            "config_digest": self.config_digest,
+            "exponents": list(self.exponents),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], subject: object = CARD_NAME) -> AdaptorCard:
+        """Rebuild a card from :meth:`to_json`'s values, checked to the last key.
+
+        Raises:
+            StoreError: the format is another one, or a key is missing, unknown or of a wrong type.
+        """
+        if value.get("format") != FORMAT:
+            raise StoreError(
+                subject,
+                f"has format {value.get('format')!r}; this losa reads format {FORMAT}",
+                "use the losa that wrote it, or train again",
+            )
+        try:
+            card = TypeAdapter(cls).validate_json(json.dumps(dict(value)), strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "card"
+            raise StoreError(subject, f"{place}: {first['msg']}", "train again") from None
+        # Pydantic passes over unknown keys of dataclasses; coming back the same is strict.
+        if card.to_json() != dict(value):
+            raise StoreError(subject, "holds keys that no adaptor has", "train again")
+        return card
+
+    @property
+    def digest(self) -> str:
+        """Identity of the run: sha256 of all but the version of losa that wrote the card."""
+        content = {name: value for name, value in self.to_json().items() if name != "losa"}
+        return sha256(canonical_json(content))
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What :func:`save_weights` is to write beside weights that belong to this card."""
+        return {"card": self.digest}
+
+
+def save_card(run_dir: Path, card: AdaptorCard) -> None:
+    """Write a run's ``adaptor.json``, whole or not at all."""
+    text = json.dumps(card.to_json(), indent=2, sort_keys=True, ensure_ascii=False)
+    write_atomic(run_dir / CARD_NAME, f"{text}\n".encode())
+
+
+def load_card(run_dir: Path) -> AdaptorCard:
+    """Read a run's ``adaptor.json``.
+
+    Raises:
+        StoreError: it is missing, damaged, or of another format.
+    """
+    path = run_dir / CARD_NAME
+    data = _read(path, MAX_CARD_BYTES)
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(path, f"is not JSON: {error}", "train again") from None
+    if not isinstance(value, dict):
+        raise StoreError(path, "is not a JSON object", "train again")
+    return AdaptorCard.from_json(value, path)
+
+
+def save_weights(path: Path, module: nn.Module, metadata: Mapping[str, str]) -> None:
+    """Write a module's tensors as safetensors, whole or not at all.
+
+    Give ``card.metadata`` (and more, if there is more to remember) as ``metadata``: weights are
+    read back only beside the card they were saved for. A digest of the tensors is added.
+    """
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()
+    }
+    facts = {**metadata, "tensors": _tensors_digest(tensors)}
+    # One key: the library writes several in random order, and equal weights should be equal files.
+    header = {"losa": canonical_json(facts).decode()}
+    write_atomic(path, safetensors.torch.save(tensors, metadata=header))
+
+
+def load_weights(path: Path, card: AdaptorCard) -> dict[str, Tensor]:
+    """Read the tensors that :func:`save_weights` wrote for this card.
+
+    Raises:
+        StoreError: the file is missing, damaged, or belongs to another run.
+    """
+    data = _read(path)
+    try:
+        tensors = safetensors.torch.load(data)
+        # The library has checked the header's size by now.
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        facts = json.loads(header.get("__metadata__", {}).get("losa", "{}"))
+        found = (facts.get("card"), facts.get("tensors"))
+    except (SafetensorError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise StoreError(path, f"is damaged: {error}", "train again") from None
+    if found[0] != card.digest:
+        raise StoreError(path, f"belongs to another run than {CARD_NAME}", "train again")
+    if found[1] != _tensors_digest(tensors):
+        raise StoreError(path, "is damaged: its tensors are not those saved", "train again")
+    return tensors
+
+
+def load_adaptor(run_dir: Path, *, which: str = "best") -> tuple[Adaptor, AdaptorCard]:
+    """Rebuild a run's adaptor on the CPU, ready to predict, with its card.
+
+    Torch's random numbers stay where they were.
+
+    Args:
+        run_dir: the folder that ``losa adapt`` wrote.
+        which: name of the weights file without its ending, ``best`` or ``last``.
+
+    Raises:
+        StoreError: the run is missing, damaged, of another format, or its files do not belong
+            together.
+    """
+    card = load_card(run_dir)
+    path = run_dir / f"{which}.safetensors"
+    tensors = load_weights(path, card)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            adaptor = build_adaptor(card.adaptor, card.spec, len(card.classes), card.options)
+        adaptor.load_state_dict(tensors)
+    except (RuntimeError, UsageError) as error:
+        reason = str(error).splitlines()[0]
+        raise StoreError(path, f"does not fit {CARD_NAME}: {reason}", "train again") from None
+    return adaptor.eval(), card
+
+
+def _read(path: Path, limit: int | None = None) -> bytes:
+    try:
+        if limit is not None and path.stat().st_size > limit:
+            raise StoreError(path, f"is larger than {limit} bytes", "train again")
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreError(path, "does not exist", "give the folder of a finished run") from None
+
+
+def _tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Digest of names, dtypes, shapes and bytes; safetensors itself notices no flipped bit."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,69 @@
+"""Batches of a split in an order that is a function of the seed and the epoch alone.
+
+The order does not depend on threads, and a resume seeks to its batch: nothing is replayed. The
+last, partial batch of an epoch is kept, in training as in evaluation, so that every row is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from losa.adapt.ring import FeatureBatch, Ring
+from losa.adapt.source import RowReader
+from losa.errors import InputError
+from losa.precision import decode
+from losa.store.order import epoch_order
+
+
+class FeatureLoader:
+    """Chosen rows of a split, batch by batch, through a ring that other loaders may share.
+
+    Raises:
+        InputError: a row lies outside the split.
+    """
+
+    def __init__(
+        self,
+        split: RowReader,
+        rows: Int64[np.ndarray, "n"],
+        ring: Ring,
+        *,
+        seed: int = 0,
+        shuffle: bool = False,
+    ) -> None:
+        if len(rows) and not (rows.min() >= 0 and rows.max() < split.rows):
+            raise InputError("rows", f"lie outside the split's {split.rows}", "name rows it has")
+        self.split = split
+        self.rows = rows
+        self.ring = ring
+        self._seed = seed
+        self._shuffle = shuffle
+
+    @property
+    def steps(self) -> int:
+        """Batches of one epoch, the last and partial one included."""
+        return -(-len(self.rows) // self.ring.options.batch_size)
+
+    def epoch(self, epoch: int, start: int = 0) -> Generator[FeatureBatch, None, None]:
+        """Batches of an epoch from batch ``start`` on: the loader's rows, shuffled or as given.
+
+        A batch lives until the next one is asked for. A second call ends the first one's batches.
+        """
+        rows = epoch_order(self.rows, self._seed, epoch) if self._shuffle else self.rows
+        return self.ring.batches(self.split, self._slices(rows, start))
+
+    def decode(
+        self, batch: FeatureBatch, to: torch.dtype = torch.float32
+    ) -> Float[Tensor, "k b l d"]:
+        """The planes of a batch in the dtype to compute with; lives as long as the batch."""
+        return decode(batch.features, self.ring.spec.dtype, self.ring.exponents, to)
+
+    def _slices(self, rows: Int64[np.ndarray, "n"], start: int) -> Iterator[Int64[np.ndarray, "b"]]:
+        size = self.ring.options.batch_size
+        for first in range(start * size, len(rows), size):
+            yield rows[first : first + size]

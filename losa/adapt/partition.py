@@ -1,0 +1,112 @@
+"""Which rows train, which choose, and which are only reported on."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int32, Int64
+
+from losa.adapt.source import READABLE, FeatureSource, RowReader
+from losa.errors import InputError
+from losa.store.order import row_order
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Listed rows of a split in one role: the readable ones and the others, both ascending."""
+
+    split: RowReader
+    rows: Int64[np.ndarray, "n"]
+    skipped: Int64[np.ndarray, "..."]
+
+    @property
+    def skipped_labels(self) -> Int64[np.ndarray, "..."]:
+        """Classes of the rows that cannot be read."""
+        labels: Int64[np.ndarray, "..."] = self.split.labels[self.skipped].astype(np.int64)
+        return labels
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Train to learn, val to choose, test to report; a store may come without test."""
+
+    train: Part
+    val: Part
+    test: Part | None
+
+
+def part_of(split: RowReader, rows: Int64[np.ndarray, "n"] | None = None) -> Part:
+    """The given rows of a split, or all of them."""
+    listed = np.arange(split.rows, dtype=np.int64) if rows is None else np.sort(rows)
+    readable = split.status[listed] == READABLE
+    return Part(split, listed[readable], listed[~readable])
+
+
+def partition(store: FeatureSource, *, val_fraction: float, seed: int) -> Parts:
+    """The parts of a store; without a val split, ``val_fraction`` of train is held out.
+
+    Raises:
+        InputError: there is no train split, or it has no readable row; a label is none of the
+            classes; val or test hold a class that train does not.
+    """
+    if "train" not in store.splits:
+        raise InputError(
+            "--store", f"has no train split, only {', '.join(store.splits)}", "extract train too"
+        )
+    train = store.split("train")
+    if "val" in store.splits:
+        parts = part_of(train), part_of(store.split("val"))
+    else:
+        held = holdout(train.labels, val_fraction, seed)
+        parts = part_of(train, np.flatnonzero(~held)), part_of(train, np.flatnonzero(held))
+        log.info(
+            "no val split: %d of %d train rows are held out for it (%.3g of each class, seed %d)",
+            held.sum(), train.rows, val_fraction, seed,
+        )  # fmt: skip
+    test = part_of(store.split("test")) if "test" in store.splits else None
+    for name in {"train", "val", "test"}.intersection(store.splits):
+        _check_labels(name, store)
+    if not len(parts[0].rows):
+        raise InputError("--store", "has no readable train row", "see losa inspect")
+    if not len(parts[1].rows):
+        raise InputError("--store", "has no readable val row", "extract a val split")
+    return Parts(parts[0], parts[1], test)
+
+
+def holdout(labels: Int32[np.ndarray, "n"], fraction: float, seed: int) -> Bool[np.ndarray, "n"]:
+    """Mark a seeded share of each class; one row at least stays, and one of two or more is marked.
+
+    Example:
+        >>> int(holdout(np.array([0, 0, 0, 0, 1, 1, 2], dtype=np.int32), 0.25, seed=0).sum())
+        2
+    """
+    order = row_order(len(labels), seed, "holdout")
+    grouped = order[np.argsort(labels[order], kind="stable")]
+    classes, starts, counts = np.unique(labels[grouped], return_index=True, return_counts=True)
+    taken = np.floor(counts * fraction + 0.5).astype(np.int64)
+    taken = np.clip(taken, np.minimum(counts - 1, 1), counts - 1)
+    place = np.searchsorted(classes, labels[grouped])
+    held = np.zeros(len(labels), dtype=np.bool_)
+    held[grouped[np.arange(len(labels)) - starts[place] < taken[place]]] = True
+    return held
+
+
+def _check_labels(name: str, store: FeatureSource) -> None:
+    found = np.unique(store.split(name).labels)
+    subject = f"--store (split {name})"
+    if len(found) and not (found[0] >= 0 and found[-1] < len(store.classes)):
+        raise InputError(
+            subject, f"has labels {found[0]}..{found[-1]} of {len(store.classes)} classes",
+            "extract the split with labels",
+        )  # fmt: skip
+    missing = np.setdiff1d(found, np.unique(store.split("train").labels))
+    if len(missing):
+        names = ", ".join(store.classes[label] for label in missing[:3].tolist())
+        raise InputError(
+            subject, f"holds {len(missing)} classes that train lacks ({names})",
+            "give every class a training sample",
+        )  # fmt: skip

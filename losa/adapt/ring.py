@@ -1,0 +1,207 @@
+"""A ring of reused batch buffers that threads fill from a store while the last batch is used.
+
+``prefetch + 2`` buffers are all the memory that reading ever takes. On a CPU a batch is a view of
+its buffer; on CUDA buffers are pinned and copied on a stream of their own. One thread reads one tap
+of a batch, or a slice of it when there are fewer taps than threads, because only these are
+contiguous in a ``[k b l d]`` buffer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from types import TracebackType
+from typing import Any, Final
+
+import numpy as np
+import torch
+from jaxtyping import Int64, Shaped
+from torch import Tensor
+
+from losa.adapt.source import RowReader
+from losa.features import FeatureSpec
+
+RAW_DTYPES: Final = {
+    "float16": torch.float16,
+    "bfloat16": torch.int16,  # its bits, as losa.precision.decode takes them
+    "float32": torch.float32,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RingOptions:
+    """How much a ring holds, who fills it, and where its batches go."""
+
+    batch_size: int
+    device: torch.device
+    threads: int = 2
+    prefetch: int = 2
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureBatch:
+    """One batch in the store's dtype, on the device; lives until the next batch is asked for."""
+
+    features: Shaped[Tensor, "k b l d"]
+    labels: Int64[Tensor, "b"]
+    rows: Int64[np.ndarray, "b"]
+
+
+class Ring:
+    """The buffers and threads behind one or more loaders, of which one reads at a time.
+
+    Args:
+        spec: the features to read; its taps are those that are read.
+        options: sizes and the device.
+        exponents: the store's power of two of each tap, for decoding.
+    """
+
+    def __init__(
+        self, spec: FeatureSpec, options: RingOptions, exponents: Sequence[int] | None = None
+    ) -> None:
+        self.spec = spec
+        self.options = options
+        self.exponents = tuple(exponents) if exponents is not None else (0,) * len(spec.taps)
+        stream = None
+        if options.device.type == "cuda":
+            stream = torch.cuda.Stream(options.device)  # type: ignore[no-untyped-call]
+        self._slots = [_Slot(spec, options, stream) for _ in range(options.prefetch + 2)]
+        self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="losa-read")
+        self._current: Generator[FeatureBatch, None, None] | None = None
+
+    def batches(
+        self, split: RowReader, order: Iterator[Int64[np.ndarray, "b"]]
+    ) -> Generator[FeatureBatch, None, None]:
+        """Batches of ``split`` for each array of rows; ends the batches asked for before.
+
+        An error of a reading thread is raised here as it is.
+        """
+        if self._current is not None:
+            self._current.close()
+        self._current = self._read(split, order)
+        return self._current
+
+    def close(self) -> None:
+        """End the threads; what they are reading is waited for, what is queued is dropped."""
+        if self._current is not None:
+            self._current.close()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Ring:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _read(
+        self, split: RowReader, order: Iterator[Int64[np.ndarray, "b"]]
+    ) -> Generator[FeatureBatch, None, None]:
+        free = list(self._slots)
+        pending: deque[tuple[_Slot, Int64[np.ndarray, "b"], list[Future[None]]]] = deque()
+        try:
+            while True:
+                while free and (rows := next(order, None)) is not None:
+                    slot = free.pop(0)
+                    pending.append((slot, rows, self._submit(split, rows, slot)))
+                if not pending:
+                    return
+                slot, rows, reads = pending[0]
+                for read in reads:
+                    read.result()
+                pending.popleft()
+                yield slot.deliver(rows)
+                slot.release()
+                free.append(slot)
+        finally:
+            reads = [read for _, _, batch in pending for read in batch]
+            for read in reads:
+                read.cancel()
+            wait(reads)
+
+    def _submit(
+        self, split: RowReader, rows: Int64[np.ndarray, "b"], slot: _Slot
+    ) -> list[Future[None]]:
+        taps = self.spec.taps
+        out = slot.fill(rows, split)
+        pieces = min(-(-self.options.threads // len(taps)), len(rows))
+        bounds = np.linspace(0, len(rows), pieces + 1).astype(int).tolist()
+        return [
+            self._pool.submit(split.read_into, rows[start:stop], (tap,), out[i : i + 1, start:stop])
+            for i, tap in enumerate(taps)
+            for start, stop in pairwise(bounds)
+        ]
+
+
+class _Slot:
+    """One buffer on the host and, on CUDA, its twin on the device."""
+
+    def __init__(
+        self, spec: FeatureSpec, options: RingOptions, stream: torch.cuda.Stream | None
+    ) -> None:
+        pin = stream is not None
+        self._shape = spec.shape
+        size = options.batch_size * prod(spec.shape)
+        dtype = RAW_DTYPES[spec.dtype]
+        self._host = torch.empty(size, dtype=dtype, pin_memory=pin)
+        self._labels = torch.empty(options.batch_size, dtype=torch.int64, pin_memory=pin)
+        self._cuda = None if stream is None else _CudaTwin(self._host, self._labels, stream)
+
+    def fill(self, rows: Int64[np.ndarray, "b"], split: RowReader) -> Shaped[np.ndarray, "k b l d"]:
+        """Array to read ``rows`` into, once its last copy is done; their labels are set here."""
+        if self._cuda is not None:
+            self._cuda.copied.synchronize()
+        labels = split.labels[rows].astype(np.int64)
+        self._labels[: len(rows)] = torch.from_numpy(labels)
+        raw = self._view(self._host, len(rows)).numpy()
+        out: np.ndarray[Any, Any] = raw.view(split.raw_dtype)
+        return out
+
+    def deliver(self, rows: Int64[np.ndarray, "b"]) -> FeatureBatch:
+        """The filled buffer as a batch on the device."""
+        features, labels = self._host, self._labels
+        if self._cuda is not None:
+            features, labels = self._cuda.copy(features, labels)
+        return FeatureBatch(self._view(features, len(rows)), labels[: len(rows)], rows)
+
+    def release(self) -> None:
+        """The consumer has asked for the next batch."""
+        if self._cuda is not None:
+            self._cuda.release()
+
+    def _view(self, flat: Tensor, batch: int) -> Shaped[Tensor, "k b l d"]:
+        k, l, d = self._shape  # noqa: E741 -- the axis letter
+        return flat[: k * batch * l * d].view(k, batch, l, d)
+
+
+class _CudaTwin:
+    """The device's side of a buffer, and the two events that keep host and device apart."""
+
+    def __init__(self, features: Tensor, labels: Tensor, stream: torch.cuda.Stream) -> None:
+        self._features = torch.empty_like(features, device=stream.device, pin_memory=False)
+        self._labels = torch.empty_like(labels, device=stream.device, pin_memory=False)
+        self._stream = stream
+        self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._freed = torch.cuda.Event()  # type: ignore[no-untyped-call]
+
+    def copy(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Copy on the side stream; the consumer's stream waits for it, the host does not."""
+        self._stream.wait_event(self._freed)
+        with torch.cuda.stream(self._stream):
+            self._features.copy_(features, non_blocking=True)
+            self._labels.copy_(labels, non_blocking=True)
+            self.copied.record(self._stream)
+        torch.cuda.current_stream(self._stream.device).wait_event(self.copied)
+        return self._features, self._labels
+
+    def release(self) -> None:
+        """Let the next copy start only when all that the consumer has queued is done."""
+        self._freed.record(torch.cuda.current_stream(self._stream.device))

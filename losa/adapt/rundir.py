@@ -1,0 +1,163 @@
+"""The files of a run, who may write them, and what a second call finds there.
+
+``config.yaml`` appears last of the files that begin a run and ``report.json`` last of all: a folder
+without the first holds no run yet, and one with the second holds a finished one. Files that are not
+ours are never touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from losa.adapt.checkpoint import CARD_NAME, AdaptorCard, load_card, save_card
+from losa.adapt.report import AdaptReport, read_report, write_report
+from losa.config import AdaptConfig, checked, to_yaml
+from losa.errors import MismatchError, StoreError
+from losa.store.files import canonical_json, resource_error, sha256, write_atomic
+from losa.store.plan import differing_fields
+
+CONFIG_NAME: Final = "config.yaml"
+REPORT_NAME: Final = "report.json"
+METRICS_NAME: Final = "metrics.jsonl"
+BEST_NAME: Final = "best.safetensors"
+LAST_NAME: Final = "last.safetensors"
+OURS: Final = (CONFIG_NAME, REPORT_NAME, LAST_NAME, BEST_NAME, METRICS_NAME, CARD_NAME)
+
+# What may differ between a run and its resume: where things lie and how fast they go.
+INDIFFERENT: Final = frozenset(
+    {"store", "out", "overwrite", "device", "read_threads", "prefetch", "checkpoint_seconds"}
+)
+
+
+def comparable(config: AdaptConfig, store_id: str) -> dict[str, Any]:
+    """What decides a run's result, as plain JSON values; the store counts by its identity."""
+    values = {k: v for k, v in config.model_dump(mode="json").items() if k not in INDIFFERENT}
+    return {**values, "store_id": store_id}
+
+
+def config_digest(config: AdaptConfig, store_id: str) -> str:
+    """sha256 of :func:`comparable`."""
+    return sha256(canonical_json(comparable(config, store_id)))
+
+
+def default_out(config: AdaptConfig, store_id: str) -> Path:
+    """Where a run without ``--out`` lies: the same place whenever the same is asked for."""
+    return Path("runs") / f"{config.adaptor}-{config_digest(config, store_id)[:8]}"
+
+
+def load_config(run_dir: Path) -> AdaptConfig:
+    """The configuration of a run.
+
+    Raises:
+        StoreError: there is no run.
+        InputError: its file is damaged.
+    """
+    path = run_dir / CONFIG_NAME
+    if not path.is_file():
+        raise StoreError(path, "does not exist", "give the folder of a run")
+    return checked(AdaptConfig, {}, path)
+
+
+class RunDir:
+    """A folder that holds exactly the run of one configuration, begun or finished."""
+
+    def __init__(self, path: Path, card: AdaptorCard) -> None:
+        self.path = path
+        self.card = card
+
+    @classmethod
+    def claim(cls, config: AdaptConfig, card: AdaptorCard) -> RunDir:
+        """Begin the run at ``config.out``, or find it there; ``overwrite`` begins it afresh.
+
+        Raises:
+            MismatchError: the folder holds a run of another configuration; its fields are named.
+            StoreError: its files are damaged.
+            ResourceError: the folder cannot be made.
+        """
+        assert config.out is not None
+        run = cls(config.out, card)
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+            if config.overwrite or not (run.path / CONFIG_NAME).exists():
+                run._clear()
+        except OSError as error:
+            raise resource_error(run.path, error) from None
+        if (run.path / CONFIG_NAME).exists():
+            run._check_same(config)
+        else:
+            save_card(run.path, card)
+            text = to_yaml(config.model_copy(update={"overwrite": False}))
+            write_atomic(run.path / CONFIG_NAME, text.encode())
+        return run
+
+    @property
+    def best(self) -> Path:
+        """The weights that val chose."""
+        return self.path / BEST_NAME
+
+    @property
+    def last(self) -> Path:
+        """The snapshot that a resume continues from."""
+        return self.path / LAST_NAME
+
+    @property
+    def metrics(self) -> Path:
+        """One line an epoch."""
+        return self.path / METRICS_NAME
+
+    def report(self) -> AdaptReport | None:
+        """The report of a finished run."""
+        path = self.path / REPORT_NAME
+        return read_report(path) if path.exists() else None
+
+    def finish(self, report: AdaptReport) -> None:
+        """Write the report, which says that the run is whole."""
+        write_report(self.path / REPORT_NAME, report)
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Add a line to ``metrics.jsonl`` and make it durable."""
+        with self.metrics.open("ab") as handle:
+            handle.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+
+    def metrics_bytes(self) -> int:
+        """Size of ``metrics.jsonl``."""
+        return self.metrics.stat().st_size if self.metrics.exists() else 0
+
+    def rewind_metrics(self, size: int) -> None:
+        """Drop the lines that were written after the snapshot a resume continues from.
+
+        Raises:
+            StoreError: lines that the snapshot knows of are gone.
+        """
+        found = self.metrics_bytes()
+        if found < size:
+            raise StoreError(
+                self.metrics, f"is {found} bytes, not {size}", "train again with --overwrite"
+            )
+        if found:
+            os.truncate(self.metrics, size)
+
+    def _check_same(self, config: AdaptConfig) -> None:
+        before, found = load_config(self.path), load_card(self.path)
+        ours = comparable(config, self.card.store_id)
+        fields = list(differing_fields(ours, comparable(before, found.store_id)))
+        if not fields:
+            fields = list(differing_fields(self.card.to_json(), found.to_json()))
+            fields = [field for field in fields if not field.startswith("losa:")]
+        if fields:
+            raise MismatchError(
+                self.path,
+                "holds another run (asked / there): " + ", ".join(fields),
+                "give another --out, or --overwrite",
+            )
+
+    def _clear(self) -> None:
+        # The configuration first: without it the rest counts as nothing.
+        for name in OURS:
+            (self.path / name).unlink(missing_ok=True)

@@ -1,0 +1,99 @@
+"""What training asks of a store: the reader's interface, whatever holds the rows.
+
+``losa.store`` fulfils it with a directory of shards; a test fulfils it with arrays in memory.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int32, Int64, Shaped, UInt8
+
+from losa.features import FeatureSpec, Sample
+from losa.store import Calibration, Plan
+
+READABLE: Final = 1
+"""The status of a row whose sample was read; every other one says why it was skipped."""
+
+
+@runtime_checkable
+class RowReader(Protocol):
+    """The rows of one split."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows, skipped ones included."""
+        ...
+
+    @property
+    def labels(self) -> Int32[np.ndarray, "n"]:
+        """Class of each row."""
+        ...
+
+    @property
+    def status(self) -> UInt8[np.ndarray, "n"]:
+        """:data:`READABLE`, or why the row was skipped."""
+        ...
+
+    @property
+    def source_index(self) -> Int64[np.ndarray, "n"]:
+        """Position of each row in the data set's listing."""
+        ...
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """The data set's listing."""
+        ...
+
+    @property
+    def raw_dtype(self) -> np.dtype[np.generic]:
+        """What a feature is on disk: float16, float32, or uint16 for bfloat16."""
+        ...
+
+    def read_into(
+        self,
+        rows: Int64[np.ndarray, "b"],
+        taps: tuple[int, ...],
+        out: Shaped[np.ndarray, "k b l d"],
+    ) -> None:
+        """Fill ``out``, a contiguous array of :attr:`raw_dtype`; safe to call from threads."""
+        ...
+
+
+@runtime_checkable
+class FeatureSource(Protocol):
+    """A sealed store of features."""
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """What the features of one sample are."""
+        ...
+
+    @property
+    def store_id(self) -> str:
+        """The store's identity, which a run records."""
+        ...
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; label ``i`` is ``classes[i]``."""
+        ...
+
+    @property
+    def plan(self) -> Plan:
+        """How the features came about."""
+        ...
+
+    def calibration(self, taps: tuple[int, ...]) -> Calibration:
+        """Statistics of each tap's channels, and the exponents that :mod:`losa.precision` needs."""
+        ...
+
+    def split(self, name: str) -> RowReader:
+        """The rows of one split."""
+        ...

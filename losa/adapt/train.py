@@ -1,0 +1,323 @@
+"""Train one adaptor on a store: read, step, validate, choose, report; and resume exactly.
+
+All randomness is a function of the seed and the position, so a run that was interrupted anywhere
+ends with the same bits as one that was not, on the same class of machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from losa.adapt.adaptor import Adaptor, SideOptions
+from losa.adapt.checkpoint import AdaptorCard, save_weights
+from losa.adapt.evaluate import score_part
+from losa.adapt.interrupt import StopRequest
+from losa.adapt.loader import FeatureLoader
+from losa.adapt.metrics import MetricSums, SplitMetrics
+from losa.adapt.partition import Part, Parts, partition
+from losa.adapt.progress import Phase, Progress, ProgressEvent
+from losa.adapt.registry import build_adaptor, trainable_parameters
+from losa.adapt.report import AdaptReport, environment
+from losa.adapt.ring import Ring, RingOptions
+from losa.adapt.rundir import RunDir, config_digest, default_out
+from losa.adapt.snapshot import Snapshot, load_snapshot, save_snapshot
+from losa.adapt.source import FeatureSource
+from losa.adapt.trial import Position, Trial, diverged
+from losa.adapt.usage import Usage
+from losa.config import AdaptConfig
+from losa.device import Compute, resolve_compute
+from losa.errors import StoreError
+from losa.features import FeatureSpec, resolve_taps
+from losa.store import open_store
+
+log = logging.getLogger(__name__)
+
+CHECK_STEPS: Final = 64
+"""Steps between two looks at the losses and the memory."""
+
+ONE_TAP: Final = frozenset({"linear"})
+"""Adaptors that see the last tap alone; the others' bytes are not read for them."""
+
+
+def adapt(config: AdaptConfig, *, progress: Progress | None = None) -> AdaptReport:
+    """Train the adaptor that ``config`` describes, or go on where an interrupted run stopped.
+
+    A finished run of the same configuration is not repeated: its report is returned.
+
+    Raises:
+        StoreError: the store, or the run in ``config.out``, is missing or damaged.
+        MismatchError: ``config.out`` holds a run of another configuration or store.
+        InputError: the store's splits or labels cannot be trained on, or the training diverged.
+        UsageError: the taps, the adaptor or the device are unknown.
+        ResourceError: the device is not there, or the run cannot be written.
+    """
+    return adapt_on(open_store(config.store), config, progress=progress)
+
+
+def adapt_on(
+    store: FeatureSource, config: AdaptConfig, *, progress: Progress | None = None
+) -> AdaptReport:
+    """Like :func:`adapt`, on a store that is open already; ``config.store`` is only recorded."""
+    compute = resolve_compute(config.device, config.amp_dtype)
+    config = config.model_copy(update={"amp_dtype": compute.amp_dtype})
+    out = config.out or default_out(config, store.store_id)
+    config = config.model_copy(update={"out": out})
+    parts = partition(store, val_fraction=config.val_fraction, seed=config.seed)
+    card = card_of(store, config)
+    options = RingOptions(config.batch_size, compute.device, config.read_threads, config.prefetch)
+    devices = [compute.device] if compute.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        adaptor = new_adaptor(store, config, card)
+        run = RunDir.claim(config, card)
+        found = run.report()
+        if found is not None:
+            log.info("%s holds the finished run already", run.path)
+            return found
+        with Ring(card.spec, options, card.exponents) as ring, StopRequest() as stop:
+            training = Training(config, run, Feed(ring, parts, config.seed), adaptor, compute)
+            training.go(stop, progress)
+            report = training.report()
+    run.finish(report)
+    return report
+
+
+def used_spec(store: FeatureSource, config: AdaptConfig) -> FeatureSpec:
+    """The store's spec at the taps that the adaptor of ``config`` sees.
+
+    Raises:
+        UsageError: the store does not have the taps.
+    """
+    taps = resolve_taps(config.taps, store.spec.taps)
+    return store.spec.with_taps(taps[-1:] if config.adaptor in ONE_TAP else taps)
+
+
+def card_of(store: FeatureSource, config: AdaptConfig) -> AdaptorCard:
+    """What a run of ``config`` on ``store`` is, for its ``adaptor.json``."""
+    spec = used_spec(store, config)
+    options = SideOptions(
+        rank=config.rank,
+        token_rank=config.token_rank,
+        order=config.order,
+        residual=config.residual,
+        mixer_norm=config.mixer_norm,
+        pool=config.pool,
+        dropout=config.dropout,
+    )
+    return AdaptorCard(
+        adaptor=config.adaptor,
+        options=options,
+        spec=spec,
+        classes=store.classes,
+        store_id=store.store_id,
+        backbone=store.plan.backbone,
+        preprocessing=store.plan.preprocessing,
+        config_digest=config_digest(config, store.store_id),
+        exponents=store.calibration(spec.taps).exponent,
+    )
+
+
+def new_adaptor(store: FeatureSource, config: AdaptConfig, card: AdaptorCard) -> Adaptor:
+    """Build the untrained adaptor from the seed, with the store's statistics unless ``raw``."""
+    torch.default_generator.manual_seed(config.seed)
+    adaptor = build_adaptor(card.adaptor, card.spec, len(card.classes), card.options)
+    if config.standardise == "store":
+        calibration = store.calibration(card.spec.taps)
+        adaptor.standardise.load(calibration.mean, calibration.std)
+    return adaptor
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """The parts of a store through one ring."""
+
+    ring: Ring
+    parts: Parts
+    seed: int
+
+    def train(self) -> FeatureLoader:
+        """The train rows, shuffled."""
+        part = self.parts.train
+        return FeatureLoader(part.split, part.rows, self.ring, seed=self.seed, shuffle=True)
+
+    def in_order(self, part: Part) -> FeatureLoader:
+        """The rows of a part as they lie."""
+        return FeatureLoader(part.split, part.rows, self.ring)
+
+
+class Training:
+    """One run from wherever it stands to its report: one trial, and the loop that feeds it."""
+
+    def __init__(
+        self, config: AdaptConfig, run: RunDir, feed: Feed, adaptor: Adaptor, compute: Compute
+    ) -> None:
+        self._config = config
+        self._run = run
+        self._feed = feed
+        self._compute = compute
+        self._loader = feed.train()
+        self._trial = Trial(adaptor, config, self._loader.steps, compute)
+        self._position = Position()
+        self._usage = Usage(compute.device)
+        self._saved_at = time.monotonic()
+        self._stop = StopRequest()
+        self._progress: Progress | None = None
+
+    def go(self, stop: StopRequest, progress: Progress | None = None) -> None:
+        """Train from the last snapshot, or from the start, until no epoch is left or patience is.
+
+        A stop that is asked for is granted between two steps, after a snapshot.
+        """
+        self._stop, self._progress = stop, progress
+        self._resume()
+        while not self._is_over():
+            self._train_epoch()
+            self._end_epoch()
+
+    def report(self) -> AdaptReport:
+        """Score the weights that val chose on test, once, and sum up the run."""
+        best = self._trial.best
+        assert best is not None
+        self._trial.module.load_state_dict(dict(best.weights))
+        metrics = {"val": best.metrics.to_json()}
+        if self._feed.parts.test is not None:
+            metrics["test"] = self._score("test", self._feed.parts.test).to_json()
+        self._usage.sample()
+        return AdaptReport(
+            config=self._config.model_dump(mode="json"),
+            store_id=self._run.card.store_id,
+            metrics=metrics,
+            parameters={"trainable": trainable_parameters(self._trial.module)},
+            timing=self._usage.timing(self._position.epoch),
+            memory=self._usage.memory(),
+            environment=environment(self._compute),
+        )
+
+    def _is_over(self) -> bool:
+        best, patience = self._trial.best, self._config.patience
+        if best is not None and patience is not None:
+            without = self._position.epoch - 1 - best.epoch
+            if without > patience:
+                return True
+        return self._position.epoch >= self._config.epochs
+
+    def _train_epoch(self) -> None:
+        epoch = self._position.epoch
+        mark = time.monotonic()
+        for batch in self._loader.epoch(epoch, self._position.step):
+            self._trial.step(self._loader.decode(batch), batch.labels, self._position)
+            self._position = Position(epoch, self._position.step + 1)
+            self._usage.samples += len(batch.rows)
+            self._usage.train_seconds += time.monotonic() - mark
+            self._between_steps()
+            mark = time.monotonic()
+        self._trial.check(self._position)
+
+    def _between_steps(self) -> None:
+        step = self._position.step
+        if step % CHECK_STEPS == 0:
+            self._trial.check(self._position)
+            self._usage.sample()
+        if time.monotonic() - self._saved_at >= self._config.checkpoint_seconds:
+            self._save()
+        self._tell("train", step, self._loader.steps)
+
+    def _end_epoch(self) -> None:
+        epoch = self._position.epoch
+        val = self._score("val", self._feed.parts.val)
+        if not math.isfinite(val.loss):
+            raise diverged(self._position)
+        is_best = self._trial.keep_if_best(epoch, val)
+        last_step = Position(epoch, self._loader.steps - 1)
+        loss = self._trial.train_loss(self._batch_sizes())
+        self._run.append_metrics(
+            {
+                "epoch": epoch + 1,
+                "step": (epoch + 1) * self._loader.steps,
+                "lr": self._trial.lr(last_step),
+                "train_loss": loss,
+                "val": val.to_json(),
+                "is_best": is_best,
+            }
+        )
+        if is_best:
+            save_weights(self._run.best, self._trial.module, self._run.card.metadata)
+        self._position = Position(epoch + 1, 0)
+        self._save()
+        steps = self._loader.steps
+        self._tell("val", steps, steps, train_loss=loss, top1=val.top1, loss=val.loss)
+
+    def _batch_sizes(self) -> torch.Tensor:
+        rows, size = len(self._loader.rows), self._config.batch_size
+        return torch.tensor([min(size, rows - i) for i in range(0, rows, size)])
+
+    def _score(self, phase: Phase, part: Part) -> SplitMetrics:
+        loader = self._feed.in_order(part)
+        sums = MetricSums(len(self._run.card.classes), self._compute.device)
+        for step in score_part(self._trial.module, loader, part, self._compute, sums):
+            self._tell(phase, step, loader.steps)
+        return sums.metrics()
+
+    def _tell(self, phase: Phase, step: int, steps: int, **metrics: float) -> None:
+        """Report progress; both it and a signal may ask to stop, and nothing done is lost."""
+        # At step 0 the event is about the epoch that has just ended.
+        epoch = self._position.epoch - (self._position.step == 0)
+        event = ProgressEvent(phase, epoch, self._config.epochs, step, steps, metrics)
+        try:
+            if self._stop.is_set:
+                self._stop.leave()
+            if self._progress is not None:
+                self._progress(event)
+        except (KeyboardInterrupt, SystemExit):
+            # While testing, the module holds the best weights, and the last ones are saved.
+            if phase != "test":
+                self._save()
+            raise
+
+    def _save(self) -> None:
+        # Never over the last finite state.
+        self._trial.check(self._position)
+        self._usage.sample()
+        found = self._trial.snapshot(self._position)
+        state = {
+            **found.state,
+            "metrics_bytes": self._run.metrics_bytes(),
+            "usage": self._usage.to_json(),
+        }
+        save_snapshot(self._run.last, Snapshot(found.tensors, state), self._run.card.digest)
+        self._saved_at = time.monotonic()
+
+    def _resume(self) -> None:
+        """Make memory and files what they were when the last snapshot was written."""
+        snapshot = load_snapshot(self._run.last, self._run.card.digest)
+        if snapshot is not None:
+            try:
+                self._position = self._trial.restore(snapshot)
+                self._run.rewind_metrics(snapshot.state["metrics_bytes"])
+                self._usage = Usage(self._compute.device, snapshot.state["usage"])
+            except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                reason = str(error).splitlines()[0]
+                raise StoreError(
+                    self._run.last, f"is damaged: {reason}", "train again with --overwrite"
+                ) from None
+            log.info("resuming at epoch %d, step %d", self._position.epoch + 1, self._position.step)
+        else:
+            self._run.rewind_metrics(0)
+        self._rewrite_best()
+
+    def _rewrite_best(self) -> None:
+        """A kill between two files may have left better weights than the snapshot knows of."""
+        best = self._trial.best
+        if best is None:
+            self._run.best.unlink(missing_ok=True)
+            return
+        module = self._trial.module
+        now = {name: value.clone() for name, value in module.state_dict().items()}
+        module.load_state_dict(dict(best.weights))
+        save_weights(self._run.best, module, self._run.card.metadata)
+        module.load_state_dict(now)

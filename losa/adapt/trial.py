@@ -1,0 +1,213 @@
+"""One setting in training: a module, its optimiser, and what it does with a batch.
+
+A trial neither reads nor schedules: whoever holds the batches may give each to many trials.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 -- the name everybody reads
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from losa.adapt import optim
+from losa.adapt.metrics import SplitMetrics
+from losa.adapt.snapshot import Snapshot
+from losa.config import AdaptConfig
+from losa.device import Compute
+from losa.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The next step to take: ``step`` batches of ``epoch`` are done, both counted from zero."""
+
+    epoch: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Best:
+    """The weights that val has chosen so far, and what they scored."""
+
+    epoch: int
+    metrics: SplitMetrics
+    weights: Mapping[str, Tensor]
+
+
+def step_seed(seed: int, position: Position) -> int:
+    """Seed of all random numbers of a step, so that a resume needs no generator's state."""
+    text = f"{seed}/{position.epoch}/{position.step}".encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8]) >> 1
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed the generators of the CPU and of ``device``.
+
+    ``torch.manual_seed`` would also note a stack trace for every kind of device there could be: a
+    millisecond a step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
+class Trial:
+    """A module on its device with an optimiser; :meth:`step` learns from one batch.
+
+    Args:
+        module: any network from planes to logits.
+        config: the recipe; where the data lie is not looked at.
+        steps: batches of an epoch.
+        compute: device and autocast.
+    """
+
+    def __init__(
+        self, module: nn.Module, config: AdaptConfig, steps: int, compute: Compute
+    ) -> None:
+        self.module = module.to(compute.device)
+        self.best: Best | None = None
+        self._config = config
+        self._steps = steps
+        self._compute = compute
+        self._optimiser = optim.build_optimiser(
+            self.module, lr=config.lr, weight_decay=config.weight_decay
+        )
+        is_half = compute.amp == torch.float16
+        self._scaler = torch.amp.GradScaler(compute.device.type, enabled=is_half)
+        self._parameters = [p for p in self.module.parameters() if p.requires_grad]
+        # On the device, one a step of the running epoch: nothing waits for a loss to be read.
+        self._losses = torch.zeros(steps, device=compute.device)
+
+    def lr(self, position: Position) -> float:
+        """Learning rate of a step."""
+        return optim.cosine_lr(
+            position.epoch * self._steps + position.step,
+            lr=self._config.lr,
+            warmup_steps=round(self._config.warmup_epochs * self._steps),
+            steps=self._config.epochs * self._steps,
+        )
+
+    def step(
+        self,
+        planes: Float[Tensor, "k b l d"],
+        labels: Int64[Tensor, "b"],
+        position: Position,
+    ) -> None:
+        """Learn from one batch. The loss stays on the device; see :meth:`check`."""
+        seed = step_seed(self._config.seed, position)
+        seed_generators(seed, self._compute.device)
+        optim.set_lr(self._optimiser, self.lr(position))
+        self.module.train()
+        loss = self._loss(planes, labels, seed)
+        self._optimiser.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.unscale_(self._optimiser)
+        nn.utils.clip_grad_norm_(self._parameters, self._config.clip)
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        self._losses[position.step] = loss.detach()
+
+    def train_loss(self, batch_sizes: Int64[Tensor, "..."]) -> float:
+        """Mean loss a sample of an epoch whose batches had these sizes."""
+        sizes = batch_sizes.double()
+        return float((self._losses.cpu().double() * sizes).sum() / sizes.sum())
+
+    def check(self, position: Position) -> None:
+        """Make sure that all is finite before ``position``; the one place that waits for a loss.
+
+        Raises:
+            InputError: a loss or a weight is not.
+        """
+        bad = torch.nonzero(~self._losses[: position.step].isfinite())
+        if len(bad):
+            raise diverged(Position(position.epoch, int(bad[0])))
+        if not torch.stack([weight.isfinite().all() for weight in self._parameters]).all():
+            raise diverged(position)
+
+    def keep_if_best(self, epoch: int, metrics: SplitMetrics) -> bool:
+        """Keep a copy of the weights if they scored better than any before."""
+        if not metrics.improves_on(self.best.metrics if self.best else None):
+            return False
+        weights = {name: value.clone() for name, value in self.module.state_dict().items()}
+        self.best = Best(epoch, metrics, weights)
+        return True
+
+    def snapshot(self, position: Position) -> Snapshot:
+        """All that a resume at ``position`` needs."""
+        groups: dict[str, Mapping[str, Tensor]] = {
+            "weights": self.module.state_dict(),
+            "moments": optim.moments(self._optimiser, self.module),
+            "best": self.best.weights if self.best else {},
+            "running": {"losses": self._losses},
+        }
+        best = self.best and {"epoch": self.best.epoch, "metrics": self.best.metrics.to_json()}
+        state = {
+            "epoch": position.epoch,
+            "step": position.step,
+            "best": best,
+            "scaler": self._scaler.state_dict(),
+        }
+        tensors = {f"{group}/{name}": t for group, ts in groups.items() for name, t in ts.items()}
+        return Snapshot(tensors, state)
+
+    def restore(self, snapshot: Snapshot) -> Position:
+        """Go back to what :meth:`snapshot` gave; returns its position.
+
+        Raises:
+            KeyError: the snapshot lacks something.
+            RuntimeError: its tensors are not this module's.
+            ValueError: its moments are not this module's.
+        """
+        state: Mapping[str, Any] = snapshot.state
+        self.module.load_state_dict(snapshot.group("weights"))
+        optim.load_moments(self._optimiser, self.module, snapshot.group("moments"))
+        self._losses.copy_(snapshot.tensors["running/losses"])
+        self._scaler.load_state_dict(state["scaler"])
+        if state["best"] is not None:
+            metrics = SplitMetrics(**state["best"]["metrics"])
+            device = self._compute.device
+            weights = {name: value.to(device) for name, value in snapshot.group("best").items()}
+            self.best = Best(state["best"]["epoch"], metrics, weights)
+        return Position(state["epoch"], state["step"])
+
+    def _loss(
+        self, planes: Float[Tensor, "k b l d"], labels: Int64[Tensor, "b"], seed: int
+    ) -> Float[Tensor, ""]:
+        smoothing = self._config.label_smoothing
+        if not self._config.mixup:
+            with self._compute.autocast():
+                logits = self.module(planes)
+            return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+        share, partner = _mixing(self._config.mixup, len(labels), seed)
+        others = partner.to(labels.device)
+        with self._compute.autocast():
+            logits = self.module(torch.lerp(planes[:, others], planes, share)).float()
+        first = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        second = F.cross_entropy(logits, labels[others], label_smoothing=smoothing)
+        return torch.lerp(second, first, share)
+
+
+def diverged(position: Position) -> InputError:
+    """The error of a training that has left the finite numbers."""
+    return InputError(
+        f"epoch {position.epoch + 1}, step {position.step + 1}",
+        "loss or weights are not finite",
+        "lower --lr or --clip, or use --amp-dtype none; the last finite state is kept",
+    )
+
+
+def _mixing(alpha: float, batch: int, seed: int) -> tuple[float, Int64[Tensor, "b"]]:
+    """Share of a sample that stays, and the sample that gives the rest.
+
+    Source: mixup (arXiv 1710.09412), section 2.
+    """
+    random = np.random.Generator(np.random.Philox(key=seed))
+    return float(random.beta(alpha, alpha)), torch.from_numpy(random.permutation(batch))

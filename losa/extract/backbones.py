@@ -1,0 +1,191 @@
+"""From a name on the command line to a frozen backbone: aliases, checks, and the one protocol."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Protocol, runtime_checkable
+
+import timm
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from losa.errors import UsageError
+from losa.extract.tokens import parse_tokens
+from losa.extract.transforms import Preprocessing, preprocessing_of
+from losa.extract.vit import ViTBackbone, anatomy_of
+from losa.extract.weights import build_with_weights
+from losa.features import FeatureSpec, StoreDtype, resolve_taps
+
+DINOV2_SIZE: Final = 224
+"""DINOv2's weights are 518 px: five times the tokens that anybody wants by default."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """One line of ``losa models``; the image size is losa's default."""
+
+    alias: str
+    name: str
+    depth: int
+    channels: int
+    img_size: int
+    parameters: int
+
+
+# Depth, width and parameters are written down so that listing them builds nothing; a test holds
+# them against timm.
+_KNOWN: Final = (
+    KnownModel("vit_s", "vit_small_patch16_224.augreg_in21k", 12, 384, 224, 21_665_664),
+    KnownModel("vit_b", "vit_base_patch16_224.orig_in21k", 12, 768, 224, 85_798_656),
+    KnownModel("vit_l", "vit_large_patch16_224.augreg_in21k", 24, 1024, 224, 303_301_632),
+    KnownModel("vit_h", "vit_huge_patch14_clip_224.laion2b", 32, 1280, 224, 630_766_080),
+    KnownModel("vit_g", "vit_giant_patch14_clip_224.laion2b", 40, 1408, 224, 1_011_203_840),
+    KnownModel(
+        "vit_gigantic", "vit_gigantic_patch14_clip_224.laion2b", 48, 1664, 224, 1_842_777_344
+    ),
+    KnownModel("dinov2_s", "vit_small_patch14_dinov2.lvd142m", 12, 384, 224, 22_056_192),
+    KnownModel("dinov2_b", "vit_base_patch14_dinov2.lvd142m", 12, 768, 224, 86_579_712),
+    KnownModel("dinov2_l", "vit_large_patch14_dinov2.lvd142m", 24, 1024, 224, 304_367_616),
+    KnownModel("dinov2_g", "vit_giant_patch14_dinov2.lvd142m", 40, 1536, 224, 1_136_479_232),
+)
+
+ALIASES: Final[Mapping[str, str]] = {model.alias: model.name for model in _KNOWN}
+"""Short names for ``--model``, and the timm name each stands for."""
+
+
+def known_models() -> tuple[KnownModel, ...]:
+    """The aliases and what they stand for; any plain vision transformer of timm works as well."""
+    return _KNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneRequest:
+    """What was asked for, as it stands on the command line."""
+
+    model: str
+    weights: str | None = None
+    img_size: int | None = None
+    taps: str = "auto"
+    tokens: str = "all"
+    dtype: StoreDtype = "float16"
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A frozen network that gives one plane for each tap; ``spec`` says what they look like."""
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """Taps, tokens and channels after the token policy, and the dtype asked for."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What an image goes through before it comes here as pixels."""
+
+    @property
+    def name(self) -> str:
+        """The timm name with its tag."""
+
+    @property
+    def weights_digest(self) -> str:
+        """Sha256 of the loaded tensors, before any change of the image size."""
+
+    @property
+    def depth(self) -> int:
+        """Blocks, which are the taps there are."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    def __call__(self, pixels: UInt8[Tensor, "b h w 3"]) -> list[Float[Tensor, "b l d"]]:
+        """One plane for each tap, in ascending depth."""
+
+
+def build_backbone(
+    request: BackboneRequest, *, device: torch.device, amp_dtype: torch.dtype | None
+) -> Backbone:
+    """Build a frozen backbone; mistakes in the request show before any weights are read.
+
+    Raises:
+        UsageError: the model, image size, taps or tokens cannot be meant.
+        InputError: the weights are not this model's.
+        ResourceError: the weights are not here and cannot be fetched.
+    """
+    name = model_name(request.model)
+    config = asdict(timm.models.resolve_pretrained_cfg(name))
+    with torch.device("meta"):
+        anatomy = anatomy_of(timm.create_model(name, num_classes=0), name)
+    img_size = _img_size(request.img_size, name, config)
+    grid, pool = parse_tokens(request.tokens, anatomy.grid(img_size))
+    taps = resolve_taps(request.taps, tuple(range(anatomy.depth)))
+    model, digest = build_with_weights(name, request.weights)
+    _resize(model, name, img_size)
+    log.info("%s: weights %s, %d x %d pixels", name, digest[:12], *img_size)
+    return ViTBackbone(
+        model=model,
+        name=name,
+        weights_digest=digest,
+        preprocessing=preprocessing_of(config, img_size),
+        spec=FeatureSpec(name, taps, grid, anatomy.channels, request.dtype),
+        pool=pool,
+        device=device,
+        amp_dtype=amp_dtype,
+    )
+
+
+def model_name(text: str) -> str:
+    """The timm name, with its tag, that an alias or a timm name stands for.
+
+    Raises:
+        UsageError: timm has no such model; the message names the closest.
+
+    Example:
+        >>> model_name("vit_b")
+        'vit_base_patch16_224.orig_in21k'
+    """
+    name = ALIASES.get(text, text)
+    if not _NAME.fullmatch(name) or not timm.is_model(name):
+        near = difflib.get_close_matches(text, [*ALIASES, *timm.list_models()], n=3, cutoff=0.0)
+        what = f"{text!r} is not a model"
+        raise UsageError("--model", what, f"did you mean {', '.join(near)}? see losa models")
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        stem = name.partition(".")[0]
+        near = difflib.get_close_matches(name, timm.list_pretrained(f"{stem}.*"), n=3, cutoff=0.0)
+        what = f"{stem} has no weights {name.partition('.')[2]!r}"
+        raise UsageError("--model", what, f"use {', '.join(near) or stem}") from None
+    tag = config.tag if config is not None else None
+    return f"{name.partition('.')[0]}.{tag}" if tag else name
+
+
+def _img_size(asked: int | None, name: str, config: Mapping[str, Any]) -> tuple[int, int]:
+    """The image size asked for, else the weights' own; 224 for DINOv2."""
+    if asked is not None:
+        return asked, asked
+    if "dinov2" in name:
+        return DINOV2_SIZE, DINOV2_SIZE
+    height, width = config["input_size"][-2:]
+    return height, width
+
+
+def _resize(model: nn.Module, name: str, img_size: tuple[int, int]) -> None:
+    """Interpolate a model's positions to an image size, as timm does."""
+    parts: Any = model
+    if tuple(parts.patch_embed.img_size or img_size) == img_size:
+        return
+    if not hasattr(model, "set_input_size"):
+        own = "x".join(str(side) for side in parts.patch_embed.img_size)
+        what = f"{name} works at {own} pixels only"
+        raise UsageError("--img-size", what, "leave --img-size away")
+    parts.set_input_size(img_size=img_size)

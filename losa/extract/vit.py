@@ -1,0 +1,147 @@
+"""timm's plain vision transformers, frozen, read at their taps."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from losa.errors import UsageError
+from losa.extract.transforms import Preprocessing
+from losa.features import FeatureSpec, TokenGrid
+
+_NEEDED_OPTIONS: Final = frozenset(
+    ["indices", "return_prefix_tokens", "norm", "stop_early", "output_fmt", "intermediates_only"]
+)
+_NEEDED_PARTS: Final = ("blocks", "patch_embed", "num_prefix_tokens", "embed_dim")
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """What a plain vision transformer's planes will look like, known without its weights."""
+
+    depth: int
+    channels: int
+    prefix: int
+    patch_size: tuple[int, int]
+
+    def grid(self, img_size: tuple[int, int]) -> TokenGrid:
+        """Token grid at an image size.
+
+        Raises:
+            UsageError: the size is not a multiple of the patch size.
+
+        Example:
+            >>> Anatomy(depth=12, channels=384, prefix=1, patch_size=(14, 14)).grid((224, 224))
+            TokenGrid(height=16, width=16, time=1, prefix=1)
+        """
+        for side, patch in zip(img_size, self.patch_size, strict=True):
+            if side % patch:
+                lower = side - side % patch
+                todo = f"use {lower} or {lower + patch}" if lower else f"use {patch}"
+                what = f"{side} is not a multiple of the patch size {patch}"
+                raise UsageError("--img-size", what, todo)
+        height, width = (n // patch for n, patch in zip(img_size, self.patch_size, strict=True))
+        return TokenGrid(height, width, prefix=self.prefix)
+
+
+def anatomy_of(model: nn.Module, name: str) -> Anatomy:
+    """Look at a timm model, perhaps one without weights.
+
+    Raises:
+        UsageError: the model is not a plain vision transformer that gives its intermediate planes.
+    """
+    parts: Any = model
+    forward = getattr(model, "forward_intermediates", None)
+    options = set(inspect.signature(forward).parameters) if callable(forward) else set()
+    complete = all(hasattr(model, part) for part in _NEEDED_PARTS)
+    if (
+        not complete
+        or not options >= _NEEDED_OPTIONS
+        or not hasattr(parts.patch_embed, "grid_size")
+    ):
+        what = f"{name} is not a plain vision transformer with forward_intermediates"
+        raise UsageError("--model", what, "choose a ViT, DINOv2, CLIP or EVA model of timm")
+    height, width = parts.patch_embed.patch_size
+    return Anatomy(
+        len(parts.blocks), int(parts.embed_dim), int(parts.num_prefix_tokens), (height, width)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class ViTBackbone:
+    """A frozen timm vision transformer that turns 8-bit pixels into one plane for each tap.
+
+    Planes are the residual stream after each tap's block, without the final norm: prefix tokens
+    first, then patches row by row, as the token policy leaves them.
+    """
+
+    model: nn.Module
+    name: str
+    weights_digest: str
+    preprocessing: Preprocessing
+    spec: FeatureSpec
+    pool: Callable[[Tensor], Tensor]
+    device: torch.device
+    amp_dtype: torch.dtype | None
+    _mean: Tensor = field(init=False)
+    _std: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.model.requires_grad_(requires_grad=False).eval().to(self.device)
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(self.preprocessing, name), device=self.device)
+            object.__setattr__(self, f"_{name}", values.view(1, 3, 1, 1))
+
+    @property
+    def depth(self) -> int:
+        """Blocks of the backbone, which are the taps there are."""
+        return anatomy_of(self.model, self.name).depth
+
+    @torch.no_grad()
+    def __call__(self, pixels: UInt8[Tensor, "b h w 3"]) -> list[Float[Tensor, "b l d"]]:
+        """One plane for each tap, in ascending depth, on the backbone's device.
+
+        Raises:
+            UsageError: the model's planes are not what its parts promised.
+        """
+        # no_grad, not inference_mode: a side network may train on live planes.
+        forward: Any = self.model.forward_intermediates
+        has_prefix = bool(getattr(self.model, "num_prefix_tokens", 0))
+        with self._autocast():
+            found = forward(
+                self.normalise(pixels),
+                indices=list(self.spec.taps),
+                norm=False,
+                output_fmt="NLC",
+                intermediates_only=True,
+                stop_early=True,
+                return_prefix_tokens=has_prefix,
+            )
+        planes = [torch.cat([one[1], one[0]], dim=1) if has_prefix else one for one in found]
+        planes = [self.pool(plane) for plane in planes]
+        for plane in planes:
+            if tuple(plane.shape[1:]) != self.spec.shape[1:]:
+                what = (
+                    f"{self.name} gives planes {tuple(plane.shape[1:])}, not {self.spec.shape[1:]}"
+                )
+                raise UsageError("--model", what, "choose another model")
+        return planes
+
+    def normalise(self, pixels: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
+        """Pixels as the weights expect them, on the backbone's device."""
+        moved = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        floats = moved.to(torch.float32, memory_format=torch.contiguous_format)
+        return floats.div_(255).sub_(self._mean).div_(self._std)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """Autocast, where it was asked for."""
+        if self.amp_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.amp_dtype)

@@ -1,0 +1,137 @@
+"""A store in memory with the interface of ``losa.store``: planes that a linear probe can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Float32, Int32, Int64, Shaped, UInt8
+
+from losa.features import FeatureSpec, Sample, StoreDtype, TokenGrid
+from losa.store import Calibration, Plan
+from losa.store.plan import Numerics
+
+RAW: Mapping[str, str] = {"float16": "<f2", "float32": "<f4", "bfloat16": "<u2"}
+
+
+@dataclass(eq=False)
+class MemorySplit:
+    """Rows held as one array of raw values, tap by tap; counts what is read of it."""
+
+    spec: FeatureSpec
+    planes: Shaped[np.ndarray, "k n l d"]
+    labels: Int32[np.ndarray, "n"]
+    status: UInt8[np.ndarray, "n"]
+    samples: tuple[Sample, ...]
+    source_index: Int64[np.ndarray, "n"]
+    fail_at_row: int | None = None
+    reads: list[tuple[int, ...]] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        return len(self.labels)
+
+    @property
+    def raw_dtype(self) -> np.dtype[np.generic]:
+        return self.planes.dtype
+
+    def read_into(
+        self,
+        rows: Int64[np.ndarray, "b"],
+        taps: tuple[int, ...],
+        out: Shaped[np.ndarray, "k b l d"],
+    ) -> None:
+        assert out.dtype == self.planes.dtype
+        if self.fail_at_row is not None and self.fail_at_row in rows:
+            raise OSError(f"row {self.fail_at_row} is gone")
+        self.reads.append(taps)
+        for i, tap in enumerate(taps):
+            assert out[i].flags.c_contiguous
+            out[i] = self.planes[self.spec.taps.index(tap)][rows]
+
+
+@dataclass(eq=False)
+class MemoryStore:
+    """Splits in memory behind the interface of an opened store."""
+
+    spec: FeatureSpec
+    members: dict[str, MemorySplit]
+    classes: tuple[str, ...]
+    exponents: tuple[int, ...]
+    store_id: str = "5" * 64
+    preprocessing: Mapping[str, int] = field(default_factory=lambda: {"img_size": 8})
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.members)
+
+    @cached_property
+    def plan(self) -> Plan:
+        return Plan(
+            spec=self.spec,
+            backbone={"name": self.spec.backbone, "weights": "0" * 64, "tokens": "all"},
+            preprocessing=dict(self.preprocessing),
+            dataset="memory",
+            classes=self.classes,
+            splits={},
+            shard_rows=64,
+            order_seed=0,
+            calibration_rows=8,
+            numerics=Numerics("cpu", None, 8),
+            exponents=self.exponents,
+        )
+
+    def split(self, name: str) -> MemorySplit:
+        return self.members[name]
+
+    def calibration(self, taps: tuple[int, ...]) -> Calibration:
+        split = self.members["train"]
+        chosen = [self.spec.taps.index(tap) for tap in taps]
+        exponents = tuple(self.exponents[i] for i in chosen)
+        true = np.stack([split.planes[i].astype("f4") * 2.0 ** self.exponents[i] for i in chosen])
+        shape = (len(taps), -1, self.spec.channels)
+        flat: Float32[np.ndarray, "..."] = true.reshape(shape).astype("f4")
+        return Calibration(flat.mean(1), flat.std(1), np.abs(flat).max(1), exponents)
+
+
+def separable_store(
+    rows: Mapping[str, int] | None = None,
+    *,
+    dtype: StoreDtype = "float16",
+    classes: int = 4,
+    noise: float = 1.0,
+    exponents: tuple[int, ...] = (0, 0),
+) -> MemoryStore:
+    """A store whose class means lie in every token of every tap, under seeded noise."""
+    spec = FeatureSpec("tiny", (1, 3), TokenGrid(2, 2, prefix=1), 6, dtype)
+    random = np.random.default_rng(7)
+    means = 2.0 * random.standard_normal((2, 1, classes, 1, 6))
+    members = {}
+    for name, count in (rows or {"train": 90, "val": 30, "test": 30}).items():
+        labels = (np.arange(count) % classes).astype(np.int32)
+        planes = means[:, 0][:, labels] + noise * random.standard_normal((2, count, 5, 6))
+        source_index = random.permutation(count)
+        samples = [Sample("", "", 0)] * count
+        for row, source in enumerate(source_index.tolist()):
+            samples[source] = Sample(f"{name}/{source:03d}", f"{source}.png", int(labels[row]))
+        members[name] = MemorySplit(
+            spec,
+            raw_of(planes, dtype, exponents),
+            labels,
+            np.ones(count, dtype=np.uint8),
+            tuple(samples),
+            source_index,
+        )
+    return MemoryStore(spec, members, tuple(f"class{i}" for i in range(classes)), exponents)
+
+
+def raw_of(
+    planes: Float[np.ndarray, "k n l d"], dtype: StoreDtype, exponents: tuple[int, ...]
+) -> Shaped[np.ndarray, "k n l d"]:
+    """What a store would hold; bfloat16 by cutting off the lower half, which is close enough."""
+    scaled = planes * (2.0 ** -np.array(exponents))[:, None, None, None]
+    if dtype == "bfloat16":
+        return (scaled.astype("<f4").view("<u4") >> 16).astype("<u2")
+    return scaled.astype(RAW[dtype])

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from losa.adapt.adaptor import Adaptor, SideOptions
+from losa.adapt.checkpoint import (
+    AdaptorCard,
+    load_adaptor,
+    load_card,
+    load_weights,
+    save_card,
+    save_weights,
+)
+from losa.adapt.registry import build_adaptor
+from losa.errors import StoreError
+from losa.features import FeatureSpec, TokenGrid
+
+SPEC = FeatureSpec("tiny", (1, 3), TokenGrid(2, 2, prefix=1), 8)
+CARD = AdaptorCard(
+    adaptor="losa",
+    options=SideOptions(rank=2, token_rank=3, residual="sum", dropout=0.1),
+    spec=SPEC,
+    classes=("ant", "bee", "çédille"),
+    store_id="ab" * 32,
+    backbone={"model": "tiny", "tokens": "all"},
+    preprocessing={"size": [32, 32], "mean": [0.5, 0.5, 0.5]},
+    config_digest="cd" * 32,
+    exponents=(0, 2),
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A finished run: adaptor.json and best.safetensors."""
+    save_card(tmp_path, CARD)
+    save_weights(tmp_path / "best.safetensors", trained(), CARD.metadata)
+    return tmp_path
+
+
+def trained(seed: int = 0) -> Adaptor:
+    torch.manual_seed(seed)
+    adaptor = build_adaptor(CARD.adaptor, SPEC, len(CARD.classes), CARD.options)
+    for weight in adaptor.parameters():
+        nn.init.normal_(weight)
+    adaptor.standardise.load(torch.randn(2, 8), torch.rand(2, 8) + 0.5)
+    return adaptor.eval()
+
+
+def test_a_run_comes_back_to_the_bit(run: Path) -> None:
+    adaptor, card = load_adaptor(run)
+    planes = torch.randn(2, 4, 5, 8)
+    assert card == CARD
+    assert not adaptor.training
+    assert torch.equal(adaptor(planes), trained()(planes))
+    for name, value in trained().state_dict().items():
+        assert torch.equal(adaptor.state_dict()[name], value), name
+
+
+def test_loading_leaves_the_random_numbers_where_they_were(run: Path) -> None:
+    before = torch.get_rng_state()
+    load_adaptor(run)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_last_weights_are_loaded_when_asked(run: Path) -> None:
+    save_weights(run / "last.safetensors", trained(1), CARD.metadata)
+    adaptor, _ = load_adaptor(run, which="last")
+    expected = trained(1).get_parameter("head.linear.weight")
+    assert torch.equal(adaptor.get_parameter("head.linear.weight"), expected)
+
+
+def test_equal_weights_are_equal_files(run: Path, tmp_path: Path) -> None:
+    facts = {**CARD.metadata, "epoch": "3", "step": "40", "metric": "0.5"}
+    files = {tmp_path / f"{i}.safetensors" for i in range(4)}
+    for file in files:
+        save_weights(file, trained(), facts)
+    assert len({file.read_bytes() for file in files}) == 1
+
+
+def test_a_card_comes_back_from_its_json() -> None:
+    assert AdaptorCard.from_json(json.loads(json.dumps(CARD.to_json()))) == CARD
+
+
+def test_the_digest_changes_with_everything_but_the_version_that_wrote_it() -> None:
+    assert dataclasses.replace(CARD, losa="9.9.9").digest == CARD.digest
+    other: dict[str, Any] = {
+        "adaptor": "linear",
+        "options": SideOptions(),
+        "spec": SPEC.with_taps((1, 4)),
+        "classes": ("ant", "bee"),
+        "store_id": "",
+        "backbone": {},
+        "preprocessing": {},
+        "config_digest": "",
+        "exponents": (),
+    }
+    digests = {dataclasses.replace(CARD, **{name: other[name]}).digest for name in other}
+    assert len(digests | {CARD.digest}) == len(other) + 1
+
+
+def test_a_dropout_given_as_an_integer_keeps_its_digest(tmp_path: Path) -> None:
+    unchecked = SideOptions()
+    object.__setattr__(unchecked, "dropout", 0)
+    save_card(tmp_path, dataclasses.replace(CARD, options=unchecked))
+    assert load_card(tmp_path).digest == dataclasses.replace(CARD, options=SideOptions()).digest
+    assert dataclasses.replace(CARD, options=unchecked).digest == load_card(tmp_path).digest
+
+
+def changed(**values: object) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda card: {**card, **values}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed(format=2),
+        changed(format="1"),
+        changed(surprise=1),
+        changed(classes="ant"),
+        changed(classes=[1, 2, 3]),
+        changed(adaptor=None),
+        changed(options={**CARD.to_json()["options"], "rank": "2"}),
+        changed(options={**CARD.to_json()["options"], "rank": 0}),
+        changed(options={**CARD.to_json()["options"], "order": "sideways"}),
+        changed(options={**CARD.to_json()["options"], "surprise": 1}),
+        changed(spec={**CARD.to_json()["spec"], "taps": [3, 1]}),
+        changed(spec={**CARD.to_json()["spec"], "channels": 8.5}),
+        lambda card: {name: value for name, value in card.items() if name != "spec"},
+    ],
+)
+def test_a_card_that_is_not_ours_to_the_last_key_is_refused(
+    run: Path, change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    (run / "adaptor.json").write_text(json.dumps(change(CARD.to_json())))
+    with pytest.raises(StoreError, match=r"adaptor\.json: ") as caught:
+        load_adaptor(run)
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\xff", "[" * 100_000])
+def test_a_card_that_is_no_json_object_is_refused(run: Path, text: str) -> None:
+    (run / "adaptor.json").write_text(text, encoding="latin-1")
+    with pytest.raises(StoreError, match=r"adaptor\.json: is not"):
+        load_adaptor(run)
+
+
+@pytest.mark.parametrize("name", ["adaptor.json", "best.safetensors"])
+def test_a_missing_file_is_named(run: Path, name: str) -> None:
+    (run / name).unlink()
+    with pytest.raises(StoreError, match=f"{name}: does not exist"):
+        load_adaptor(run)
+
+
+def test_a_run_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"nowhere/adaptor\.json: does not exist"):
+        load_card(tmp_path / "nowhere")
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:-5] + bytes([data[-5] ^ 1]) + data[-4:]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-1],
+        lambda data: data[:20],
+        lambda data: data[:0],
+        lambda data: data + b"more",
+        lambda data: struct.pack("<Q", 1 << 62) + data[8:],
+        flipped,
+    ],
+)
+def test_damaged_weights_are_refused(run: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = run / "best.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(StoreError, match=r"best\.safetensors: is damaged") as caught:
+        load_adaptor(run)
+    assert caught.value.exit_code == 4
+
+
+def test_weights_of_another_run_are_refused(run: Path) -> None:
+    other = dataclasses.replace(CARD, config_digest="ef" * 32)
+    save_weights(run / "best.safetensors", trained(), other.metadata)
+    with pytest.raises(StoreError, match=r"best\.safetensors: belongs to another run"):
+        load_adaptor(run)
+
+
+def test_weights_without_a_card_are_refused(run: Path) -> None:
+    save_weights(run / "best.safetensors", trained(), {})
+    with pytest.raises(StoreError, match="belongs to another run"):
+        load_weights(run / "best.safetensors", CARD)
+
+
+def test_weights_that_do_not_fit_their_card_are_refused(run: Path) -> None:
+    save_weights(run / "best.safetensors", nn.Linear(2, 2), CARD.metadata)
+    with pytest.raises(StoreError, match=r"best\.safetensors: does not fit adaptor\.json"):
+        load_adaptor(run)
+
+
+def test_an_adaptor_that_this_version_does_not_know_is_refused(run: Path) -> None:
+    card = dataclasses.replace(CARD, adaptor="from-the-future")
+    save_card(run, card)
+    save_weights(run / "best.safetensors", trained(), card.metadata)
+    with pytest.raises(StoreError, match="'from-the-future' is unknown"):
+        load_adaptor(run)

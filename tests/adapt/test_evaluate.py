@@ -1,0 +1,118 @@
+"""Evaluation's claims: same scores as training's, on stores that mean the same only."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from losa.adapt.checkpoint import load_adaptor
+from losa.adapt.evaluate import evaluate, logits_of_rows
+from losa.adapt.train import adapt_on
+from losa.config import AdaptConfig
+from losa.errors import InputError, MismatchError
+from losa.precision import decode
+from tests.adapt.memory_store import MemoryStore, separable_store
+
+SPEC = separable_store().spec
+
+
+def train(store: MemoryStore, out: Path) -> Path:
+    config = AdaptConfig(out=out, device="cpu", rank=2, epochs=4, batch_size=16, lr=0.01)
+    adapt_on(store, config)
+    return out
+
+
+@pytest.fixture(name="store")
+def fixture_store(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
+    store = separable_store(noise=4.0)
+    monkeypatch.setattr("losa.adapt.evaluate.open_store", lambda _: store)
+    return store
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_evaluate_repeats_what_the_report_says(
+    store: MemoryStore, tmp_path: Path, split: str
+) -> None:
+    config = AdaptConfig(out=tmp_path, device="cpu", rank=2, epochs=4, batch_size=16)
+    report = adapt_on(store, config)
+    found = evaluate(tmp_path, split=split, device="cpu", batch_size=7)
+    for name, value in report.metrics[split].items():
+        assert found[name] == pytest.approx(value, rel=1e-5)
+    assert sum(map(sum, found["confusion"])) == found["rows"]
+
+
+def test_val_that_the_run_held_out_of_train_is_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = separable_store({"train": 80}, noise=4.0)
+    monkeypatch.setattr("losa.adapt.evaluate.open_store", lambda _: store)
+    report = adapt_on(store, AdaptConfig(out=tmp_path, device="cpu", epochs=2))
+    found = evaluate(tmp_path, split="val", device="cpu")
+    assert found["top1"] == report.metrics["val"]["top1"]
+    assert found["rows"] == 8
+
+
+def test_predictions_are_listed_in_the_data_sets_order(store: MemoryStore, tmp_path: Path) -> None:
+    run = train(store, tmp_path / "run")
+    test = store.split("test")
+    test.status[5] = 2
+    found = evaluate(run, device="cpu", predictions=tmp_path / "p.csv")
+    with (tmp_path / "p.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["key"] for row in rows] == [sample.key for sample in test.samples]
+    assert [row["label"] for row in rows] == [store.classes[s.label] for s in test.samples]
+    right = sum(row["label"] == row["predicted"] for row in rows)
+    assert right / len(rows) == found["top1"]
+    assert rows[int(test.source_index[5])]["predicted"] == ""
+    assert all(0.25 <= float(row["probability"]) <= 1 for row in rows if row["predicted"])
+    assert (found["skipped"], found["rows"]) == (1, 30)
+
+
+def test_logits_of_rows_are_the_modules_own_in_the_order_asked(
+    store: MemoryStore, tmp_path: Path
+) -> None:
+    adaptor, _ = load_adaptor(train(store, tmp_path))
+    rows = np.array([9, 2, 2, 17], dtype=np.int64)
+    found = logits_of_rows(adaptor, store, "test", rows)
+    raw = torch.from_numpy(store.split("test").planes[:, rows])
+    with torch.no_grad():
+        want = adaptor(decode(raw, "float16", (0, 0)))
+    assert torch.allclose(found, want, atol=1e-6)
+    with pytest.raises(InputError):
+        logits_of_rows(adaptor, store, "test", np.array([30]))
+
+
+def test_a_store_of_another_identity_and_dtype_but_the_same_features_will_do(
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(store, tmp_path)
+    other = separable_store(noise=4.0, dtype="float32", exponents=(1, 0))
+    other.store_id = "7" * 64
+    monkeypatch.setattr("losa.adapt.evaluate.open_store", lambda _: other)
+    assert evaluate(run, tmp_path / "other.zarr", device="cpu")["store_id"] == "7" * 64
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"preprocessing": {"img_size": 9}}, r"preprocessing.img_size: 8 / 9"),
+        ({"classes": ("a", "b", "c", "d")}, r"classes: "),
+        ({"spec": replace(SPEC, backbone="big")}, r"backbone.name: tiny / big"),
+        ({"spec": SPEC.with_taps((3,))}, r"taps: \[1, 3\] / \[3\]"),
+    ],
+)
+def test_features_of_another_kind_are_refused_by_name(
+    store: MemoryStore, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    run = train(store, tmp_path)
+    del store.plan  # made anew from what follows
+    for name, value in change.items():
+        setattr(store, name, value)
+    with pytest.raises(MismatchError, match=message) as refused:
+        evaluate(run, device="cpu")
+    assert refused.value.exit_code == 5

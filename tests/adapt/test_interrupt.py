@@ -1,0 +1,85 @@
+"""Stop requests: noted once, then out of the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from losa.adapt.interrupt import PREEMPTED, StopRequest
+
+
+class TerminatedError(Exception):
+    """What a host program's own handler raises."""
+
+
+def terminate(*_: object) -> None:
+    raise TerminatedError
+
+
+@pytest.fixture(autouse=True)
+def fixture_handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_the_first_signal_is_noted_and_the_second_acts() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with StopRequest() as stop:
+        before = stop.is_set
+        os.kill(os.getpid(), signal.SIGINT)
+        assert (before, stop.is_set) == (False, True)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            stop.leave()
+
+
+def test_leaving_calls_the_handler_that_was_there_before() -> None:
+    signal.signal(signal.SIGTERM, terminate)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(TerminatedError):
+            stop.leave()
+
+
+def test_sigterm_without_a_handler_leaves_as_pre_empted() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(SystemExit) as left:
+            stop.leave()
+    assert left.value.code == PREEMPTED == 75
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not stop.is_set
+
+
+def test_handlers_are_put_back() -> None:
+    signal.signal(signal.SIGTERM, terminate)
+    with StopRequest():
+        assert signal.getsignal(signal.SIGTERM) is not terminate
+    assert signal.getsignal(signal.SIGTERM) is terminate
+
+
+def test_another_thread_than_the_main_one_changes_nothing() -> None:
+    signal.signal(signal.SIGTERM, terminate)
+    seen = []
+
+    def work() -> None:
+        with StopRequest():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [terminate]

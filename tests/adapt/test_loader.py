@@ -1,0 +1,86 @@
+"""The loader's claims: the order is the store's pure function, and a resume seeks."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+
+from losa.adapt.loader import FeatureLoader
+from losa.adapt.ring import Ring, RingOptions
+from losa.errors import InputError
+from losa.features import StoreDtype
+from losa.store.order import epoch_order
+from tests.adapt.memory_store import MemoryStore, raw_of, separable_store
+
+CPU = torch.device("cpu")
+ROWS = np.arange(3, 80, dtype=np.int64)
+
+
+def ring_of(store: MemoryStore, batch_size: int = 8) -> Ring:
+    return Ring(store.spec, RingOptions(batch_size, CPU), store.exponents)
+
+
+def test_an_epoch_is_the_stores_order_of_that_seed_and_epoch() -> None:
+    store = separable_store()
+    with ring_of(store) as ring:
+        loader = FeatureLoader(store.split("train"), ROWS, ring, seed=5, shuffle=True)
+        for epoch in range(3):
+            found = np.concatenate([batch.rows for batch in loader.epoch(epoch)])
+            np.testing.assert_array_equal(found, epoch_order(ROWS, 5, epoch))
+
+
+def test_without_shuffle_rows_come_as_given() -> None:
+    store = separable_store()
+    rows = np.array([7, 3, 60, 3], dtype=np.int64)
+    with ring_of(store, 3) as ring:
+        loader = FeatureLoader(store.split("train"), rows, ring)
+        assert [batch.rows.tolist() for batch in loader.epoch(4)] == [[7, 3, 60], [3]]
+
+
+def test_a_resumed_epoch_gives_the_rest_and_reads_nothing_before_it() -> None:
+    store = separable_store()
+    with ring_of(store) as ring:
+        loader = FeatureLoader(store.split("train"), ROWS, ring, seed=1, shuffle=True)
+        whole = [batch.rows.tolist() for batch in loader.epoch(2)]
+        reads = len(store.split("train").reads)
+        rest = [batch.rows.tolist() for batch in loader.epoch(2, start=6)]
+    assert rest == whole[6:]
+    assert len(store.split("train").reads) - reads == 2 * len(rest)
+
+
+def test_the_last_partial_batch_is_kept() -> None:
+    store = separable_store()
+    with ring_of(store) as ring:
+        loader = FeatureLoader(store.split("train"), ROWS, ring, shuffle=True)
+        sizes = [len(batch.labels) for batch in loader.epoch(0)]
+    assert sizes == [8] * 9 + [5]
+    assert loader.steps == len(sizes)
+
+
+@pytest.mark.parametrize("dtype", get_args(StoreDtype))
+def test_decoded_planes_are_the_stored_values_times_their_power_of_two(dtype: StoreDtype) -> None:
+    store = separable_store(dtype=dtype, exponents=(0, 3))
+    raw = store.split("train").planes
+    bits = (raw.astype("<u4") << 16).view("<f4") if dtype == "bfloat16" else raw.astype("<f4")
+    want = bits * np.array([1.0, 8.0], dtype="f4")[:, None, None, None]
+    with ring_of(store) as ring:
+        loader = FeatureLoader(store.split("train"), ROWS, ring)
+        for batch in loader.epoch(0):
+            planes = loader.decode(batch)
+            assert planes.dtype == torch.float32
+            np.testing.assert_array_equal(planes.numpy(), want[:, batch.rows])
+
+
+def test_rows_outside_the_split_are_refused() -> None:
+    store = separable_store()
+    with ring_of(store) as ring, pytest.raises(InputError, match="outside the split's 90"):
+        FeatureLoader(store.split("train"), np.array([90]), ring)
+
+
+def test_the_memory_store_cuts_bfloat16_as_torch_reads_it() -> None:
+    values = np.array([1.0, -2.5, 0.15625]).reshape(1, 1, 1, 3)
+    raw = torch.from_numpy(raw_of(values, "bfloat16", (0,)).view("<i2"))
+    assert raw.view(torch.bfloat16).flatten().tolist() == [1.0, -2.5, 0.15625]

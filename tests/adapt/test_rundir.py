@@ -1,0 +1,87 @@
+"""The folder of a run: who may write it, and what is left after a death."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from losa.adapt.rundir import INDIFFERENT, RunDir, config_digest, default_out, load_config
+from losa.adapt.train import card_of
+from losa.config import AdaptConfig
+from losa.errors import MismatchError, ResourceError, StoreError
+from tests.adapt.memory_store import separable_store
+
+STORE = separable_store()
+
+
+def claim(out: Path, **changes: Any) -> RunDir:
+    config = AdaptConfig(out=out, amp_dtype="none", **changes)
+    return RunDir.claim(config, card_of(STORE, config))
+
+
+def test_only_what_changes_results_is_compared(tmp_path: Path) -> None:
+    claim(tmp_path)
+    claim(tmp_path, read_threads=7, prefetch=9, checkpoint_seconds=1.0, device="cpu")
+    claim(tmp_path, store=tmp_path / "moved.zarr")
+    assert set(AdaptConfig.model_fields) > INDIFFERENT
+    other: dict[str, Any] = {
+        "adaptor": "linear", "taps": "last", "rank": 3, "token_rank": 3, "seed": 1, "epochs": 2,
+        "order": "token-channel", "residual": "sum", "mixer_norm": False, "pool": "mean",
+        "standardise": "raw", "dropout": 0.1, "lr": 1.0, "weight_decay": 0.5, "batch_size": 3,
+        "warmup_epochs": 1.0, "label_smoothing": 0.3, "clip": 9.0, "mixup": 0.1, "patience": 3,
+        "val_fraction": 0.5,
+    }  # fmt: skip
+    assert set(other) | INDIFFERENT | {"amp_dtype"} == set(AdaptConfig.model_fields)
+    for name, value in other.items():
+        with pytest.raises(MismatchError, match=rf"{name}: "):
+            claim(tmp_path, **{name: value})
+
+
+def test_the_default_place_is_named_by_adaptor_and_configuration() -> None:
+    config = AdaptConfig(adaptor="linear")
+    place = default_out(config, "id")
+    assert place == Path("runs") / f"linear-{config_digest(config, 'id')[:8]}"
+    assert default_out(config, "other") != place
+    assert default_out(AdaptConfig(adaptor="linear", prefetch=5), "id") == place
+    assert default_out(AdaptConfig(adaptor="linear", seed=5), "id") != place
+
+
+def test_the_configuration_can_be_read_back(tmp_path: Path) -> None:
+    claim(tmp_path, rank=5)
+    assert load_config(tmp_path).rank == 5
+    with pytest.raises(StoreError, match="does not exist"):
+        load_config(tmp_path / "other")
+
+
+def test_a_folder_without_configuration_holds_no_run_yet(tmp_path: Path) -> None:
+    run = claim(tmp_path, rank=5)
+    run.append_metrics({"epoch": 1})
+    (tmp_path / "config.yaml").unlink()  # what a death between two files leaves
+    again = claim(tmp_path, rank=6)
+    assert again.metrics_bytes() == 0
+
+
+def test_metrics_are_rewound_to_what_a_snapshot_knows(tmp_path: Path) -> None:
+    run = claim(tmp_path)
+    run.append_metrics({"epoch": 1})
+    size = run.metrics_bytes()
+    run.append_metrics({"epoch": 2})
+    run.rewind_metrics(size)
+    assert run.metrics.read_text() == '{"epoch": 1}\n'
+    with pytest.raises(StoreError, match=f"is {size} bytes, not {size + 1}"):
+        run.rewind_metrics(size + 1)
+
+
+def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError, match="file"):
+        claim(tmp_path / "file")
+
+
+def test_a_damaged_card_is_named(tmp_path: Path) -> None:
+    claim(tmp_path)
+    (tmp_path / "adaptor.json").write_text("{")
+    with pytest.raises(StoreError, match=r"adaptor\.json"):
+        claim(tmp_path)

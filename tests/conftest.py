@@ -1,0 +1,26 @@
+"""What holds for every test: one thread, no network, no hub."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+import pytest
+
+# Before torch loads: tests are small, and two pools of spinning threads cost more than they give.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def refuse_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any connection that leaves this process's machine is an error of the test."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX:
+            raise AssertionError(f"a test reached for the network: {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from losa.errors import InputError
+from losa.extract.annotations import (
+    category_names,
+    read_coco,
+    read_csv,
+    read_json,
+    safe_path,
+    safe_split,
+)
+
+HOSTILE = [
+    "",
+    ".",
+    "/etc/passwd",
+    "../../etc/passwd",
+    "a/../../b.jpg",
+    "C:\\x.jpg",
+    "C:x.jpg",
+    "a\\b.jpg",
+    "a\0b.jpg",
+    "a\nb.jpg",
+    "a\x1b[31m.jpg",
+    "http://x.test/a.jpg",
+    "concat:a|b",
+    "-i",
+    "x" * 256,
+    "\udcff.jpg",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_path_that_could_lead_elsewhere_is_refused(text: str) -> None:
+    with pytest.raises(
+        InputError, match=r"list.csv: line 3: path .*; list paths such as"
+    ) as caught:
+        safe_path(text, Path("list.csv"), "line 3")
+    assert "\n" not in str(caught.value)
+    assert "\0" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["a.jpg", "a b/'c\".jpg", "é/猫.jpg", "a..b/c.jpg", "y" * 255])
+def test_an_honest_path_is_kept_as_it_is(text: str) -> None:
+    assert safe_path(text, Path("list.csv"), "line 3") == text
+
+
+def test_the_same_file_written_in_two_ways_has_one_path() -> None:
+    assert safe_path("./a//b/./c.jpg", Path("f"), "line 1") == "a/b/c.jpg"
+
+
+@pytest.mark.parametrize("text", ["", "../x", "a/b", "a b", ".losa", "x" * 65])
+def test_a_split_must_be_fit_to_name_a_group(text: str) -> None:
+    with pytest.raises(InputError, match="cannot name a split"):
+        safe_split(text, Path("list.csv"), "line 2")
+
+
+def test_csv_lines_are_read_with_quotes_crlf_bom_and_blank_lines(tmp_path: Path) -> None:
+    file = tmp_path / "list.csv"
+    file.write_bytes(
+        b'\xef\xbb\xbfpath,label,split\r\n"a,b.jpg",cat,train\r\n\r\nc.jpg, dog ,validation\r\n'
+    )
+    listed = read_csv(file)
+    assert [(item.path, item.label, item.split) for item in listed] == [
+        ("a,b.jpg", "cat", "train"),
+        ("c.jpg", "dog", "val"),
+    ]
+    assert listed[1].where == "line 4"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "line 1: the header is ''"),
+        ("file,label\na,b\n", "line 1: the header is 'file,label'"),
+        ("path,label,label\na,b,c\n", "line 1: the header"),
+        ("path,label\n", "lists no samples"),
+        ("path,label\na.jpg,cat\nb.jpg,cat,extra\n", "line 3 has 3 fields, the header has 2"),
+        ("path,label\na.jpg\n", "line 2 has 1 fields"),
+        ("path,label\na.jpg,\n", "line 2: label '' is no class"),
+        ("path,label\na.jpg,-1\n", "line 2: label '-1' is neither"),
+        ("path,label\na.jpg,1.5\n", "line 2: label '1.5' is neither"),
+        ("path,label\na.jpg,nan\n", "line 2: label 'nan' is neither"),
+        ('path,label\n"a\nb.jpg",cat\n', "line 3: path 'a\\\\nb.jpg' holds a control"),
+        ('path,label\n"a.jpg,cat\n', "line 2: unexpected end of data"),
+        ("path,label,split\na.jpg,cat,\n", "line 2: '' cannot name a split"),
+    ],
+)
+def test_a_wrong_csv_line_is_named(tmp_path: Path, text: str, what: str) -> None:
+    file = tmp_path / "list.csv"
+    file.write_text(text)
+    with pytest.raises(InputError, match=what) as caught:
+        read_csv(file)
+    assert str(caught.value).startswith(str(file))
+
+
+def test_a_csv_that_is_not_utf8_names_the_line(tmp_path: Path) -> None:
+    file = tmp_path / "list.csv"
+    file.write_bytes("path,label\na.jpg,cat\né.jpg,cat\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"byte 21 \(line 3\) is not UTF-8"):
+        read_csv(file)
+
+
+def coco(**changes: Any) -> dict[str, Any]:
+    """A listing of two images, with members replaced."""
+    listing = {
+        "images": [{"id": 5, "file_name": "a/5.jpg"}, {"id": 6, "file_name": "a/6.jpg"}],
+        "annotations": [
+            {"id": 0, "image_id": 6, "category_id": 9},
+            {"id": 1, "image_id": 5, "category_id": 2},
+        ],
+        "categories": [{"id": 9, "name": "owl"}, {"id": 2, "name": "oak"}],
+    }
+    return {**listing, **changes}
+
+
+def test_coco_images_keep_their_order_and_find_their_category(tmp_path: Path) -> None:
+    file = tmp_path / "train.json"
+    file.write_text(json.dumps(coco()))
+    listing = read_coco(file)
+    assert listing.images == (("a/5.jpg", 2), ("a/6.jpg", 9))
+    assert list(listing.categories.items()) == [(2, "oak"), (9, "owl")]
+
+
+def test_unknown_places_written_as_nan_do_no_harm(tmp_path: Path) -> None:
+    file = tmp_path / "train.json"
+    images = [{"id": 5, "file_name": "5.jpg", "latitude": float("nan")}]
+    notes = [{"id": 1, "image_id": 5, "category_id": 2}]
+    file.write_text(json.dumps(coco(images=images, annotations=notes)))
+    assert "NaN" in file.read_text()
+    assert read_coco(file).images == (("5.jpg", 2),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"images": [{"id": 5, "file_name": "../5.jpg"}]}, r"images\[0\]: path '../5.jpg'"),
+        ({"images": [{"id": 5, "file_name": 5}]}, r"images\[0\]: file_name is no text"),
+        (
+            {"images": [{"id": 4, "file_name": "4.jpg"}]},
+            r"images\[0\]: image 4 stands twice or has",
+        ),
+        ({"images": [{"id": 5, "file_name": "5.jpg"}]}, "annotations name image 6"),
+        ({"images": [{"id": 5, "file_name": "5.jpg"}] * 2}, r"images\[1\]: image 5 stands twice"),
+        ({"images": {}}, "images is not a list of objects"),
+        ({"images": [], "annotations": []}, "lists no images"),
+        ({"annotations": [{"image_id": 5, "category_id": 3}]}, "category 3 is not listed"),
+        ({"annotations": [{"image_id": 5, "category_id": "2"}]}, "category_id is '2', not a whole"),
+        ({"annotations": [{"image_id": 5, "category_id": -1}]}, "category_id is -1"),
+        ({"annotations": [{"image_id": 5, "category_id": 1.5}]}, "category_id is 1.5"),
+        ({"annotations": [{"image_id": 5, "category_id": True}]}, "category_id is True"),
+        ({"annotations": [{"image_id": 5, "category_id": 2}] * 2}, "image 5 has two annotations"),
+        ({"categories": [{"id": 2, "name": "a"}] * 2}, r"categories\[1\]: id 2 stands twice"),
+    ],
+)
+def test_a_wrong_coco_entry_is_named(tmp_path: Path, changes: dict[str, Any], what: str) -> None:
+    file = tmp_path / "train.json"
+    file.write_text(json.dumps(coco(**changes)))
+    with pytest.raises(InputError, match=what) as caught:
+        read_coco(file)
+    assert str(caught.value).startswith(str(file))
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"", "byte 0: Expecting value"),
+        (b'{"images": [', "byte 12: Expecting value"),
+        ('{"é": '.encode(), "byte 7: Expecting value"),
+        (b"\xef\xbb\xbf{}", "byte 0: Unexpected UTF-8 BOM"),
+        ("{}".encode("utf-16"), r"byte 0 \(line 1\) is not UTF-8"),
+        (b"[" * 100_000, "is nested too deeply"),
+        (b'{"id": 1, "id": 2}', "member 'id' stands twice"),
+    ],
+)
+def test_a_damaged_json_file_names_the_byte(tmp_path: Path, data: bytes, what: str) -> None:
+    file = tmp_path / "train.json"
+    file.write_bytes(data)
+    with pytest.raises(InputError, match=what):
+        read_json(file)
+
+
+def test_a_list_instead_of_an_object_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "train.json").write_text("[]")
+    with pytest.raises(InputError, match="is not an object with images"):
+        read_coco(tmp_path / "train.json")
+
+
+def test_a_listing_that_is_missing_or_huge_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is missing"):
+        read_json(tmp_path / "train.json")
+    with (tmp_path / "huge.json").open("wb") as file:
+        file.truncate(2_000_000_001)
+    with pytest.raises(InputError, match="is larger than"):
+        read_json(tmp_path / "huge.json")
+
+
+def test_categories_that_share_a_name_are_told_apart_by_their_id() -> None:
+    value = [{"id": 3, "name": "rose"}, {"id": 1, "name": "rose"}, {"id": 2, "name": "oak"}]
+    names = category_names(value, Path("categories.json"))
+    assert names == {1: "rose [1]", 2: "oak", 3: "rose [3]"}

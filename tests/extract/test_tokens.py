@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from losa.errors import UsageError
+from losa.extract.tokens import parse_tokens
+from losa.features import TokenGrid
+
+
+def window_means(plane: np.ndarray, grid: TokenGrid, window: tuple[int, int, int]) -> np.ndarray:
+    """Prefix tokens, then the mean of every window of patches, one by one."""
+    prefix, patches = plane[:, : grid.prefix], plane[:, grid.prefix :]
+    volume = patches.reshape(len(plane), grid.time, grid.height, grid.width, -1)
+    means = [
+        volume[:, t : t + window[0], h : h + window[1], w : w + window[2]].mean((1, 2, 3))
+        for t in range(0, grid.time, window[0])
+        for h in range(0, grid.height, window[1])
+        for w in range(0, grid.width, window[2])
+    ]
+    return np.concatenate([prefix, np.stack(means, 1)], 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "grid", "window", "after"),
+    [
+        ("pool:2x2", TokenGrid(4, 6, prefix=1), (1, 2, 2), TokenGrid(2, 3, prefix=1)),
+        ("pool:2x3", TokenGrid(5, 7, prefix=5), (1, 2, 3), TokenGrid(3, 3, prefix=5)),
+        ("pool:1x2x2", TokenGrid(3, 3, time=4), (1, 2, 2), TokenGrid(2, 2, time=4)),
+        ("pool:2x2x2", TokenGrid(4, 4, time=3), (2, 2, 2), TokenGrid(2, 2, time=2)),
+        ("pool:99x99", TokenGrid(3, 4, prefix=1), (1, 3, 4), TokenGrid(1, 1, prefix=1)),
+        ("summary", TokenGrid(3, 4, time=2, prefix=1), (2, 3, 4), TokenGrid(1, 1, prefix=1)),
+    ],
+)
+def test_a_window_gives_the_mean_of_the_patches_that_are_there(
+    text: str, grid: TokenGrid, window: tuple[int, int, int], after: TokenGrid
+) -> None:
+    plane = np.random.default_rng(0).standard_normal((2, grid.num_tokens, 5)).astype(np.float32)
+    found, pool = parse_tokens(text, grid)
+    assert found == after
+    np.testing.assert_allclose(
+        pool(torch.from_numpy(plane)).numpy(), window_means(plane, grid, window), atol=1e-6
+    )
+
+
+def test_all_keeps_every_token_and_copies_nothing() -> None:
+    grid = TokenGrid(2, 2, prefix=1)
+    plane = torch.randn(3, 5, 4)
+    after, pool = parse_tokens("all", grid)
+    assert after == grid
+    assert pool(plane) is plane
+
+
+def test_half_precision_planes_are_averaged_in_float32() -> None:
+    _, pool = parse_tokens("summary", TokenGrid(64, 64))
+    plane = torch.full((1, 4096, 1), 100.0, dtype=torch.bfloat16)
+    assert pool(plane).dtype == torch.bfloat16
+    assert pool(plane).item() == 100.0
+
+
+@pytest.mark.parametrize("text", ["", "pool", "pool:2", "pool:0x2", "pool:2x2x2x2", "mean", "-1"])
+def test_what_is_no_token_policy_is_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--tokens: .*pool:2x2"):
+        parse_tokens(text, TokenGrid(4, 4, prefix=1))

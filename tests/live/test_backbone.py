@@ -1,0 +1,59 @@
+"""Claims of losa.live.backbone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+
+from losa.adapt.checkpoint import load_card, load_weights, save_card, save_weights
+from losa.adapt.registry import build_adaptor
+from losa.device import Compute
+from losa.errors import MismatchError
+from losa.live.backbone import LivePipeline
+from tests.live.trained import Trained, train_small
+
+CPU = Compute(torch.device("cpu"))
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Trained:
+    return train_small(tmp_path)
+
+
+def test_other_weights_are_refused_by_name(trained: Trained, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    other = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+    safetensors.torch.save_file(other.state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(MismatchError, match=r"--weights: .*weights: [0-9a-f]{57}") as caught:
+        LivePipeline(trained.run, str(tmp_path / "other.safetensors"), CPU)
+    assert caught.value.exit_code == 5
+
+
+def rewrite_card(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a run's card as a hand-edited or foreign one would differ, digests and all."""
+    card = load_card(run)
+    tensors = load_weights(run / "best.safetensors", card)
+    value = card.to_json()
+    change(value)
+    changed = type(card).from_json(json.loads(json.dumps(value)))
+    save_card(run, changed)
+    module = build_adaptor(changed.adaptor, changed.spec, len(changed.classes), changed.options)
+    module.load_state_dict(tensors)
+    save_weights(run / "best.safetensors", module, changed.metadata)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("mean", [0.1, 0.2, 0.3]), ("crop_pct", 0.5), ("interpolation", "box")]
+)
+def test_other_preprocessing_is_refused_by_field(trained: Trained, field: str, value: Any) -> None:
+    rewrite_card(trained.run, lambda card: card["preprocessing"].update({field: value}))
+    with pytest.raises(MismatchError, match=rf"preprocessing\.{field}: ") as caught:
+        LivePipeline(trained.run, "random", CPU)
+    assert caught.value.exit_code == 5

@@ -1,0 +1,86 @@
+"""Claims of losa.console."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from losa import console
+from losa.errors import MismatchError, StoreError
+
+
+def fail(error: BaseException) -> int:
+    def command() -> None:
+        raise error
+
+    return console.run(command)
+
+
+def test_a_named_mistake_is_one_line_and_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fail(StoreError("a.zarr", "is gone", "find it")) == 4
+    assert fail(MismatchError("--weights", "differ", "give ours")) == 5
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert (
+        err == "losa: error: a.zarr: is gone; find it\nlosa: error: --weights: differ; give ours\n"
+    )
+
+
+def test_ctrl_c_is_130_and_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fail(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == (
+        "losa: error: interrupted; run the same command again to go on\n"
+    )
+
+
+def test_sigterm_is_143() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert console.run(lambda: os.kill(os.getpid(), signal.SIGTERM)) == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_bug_is_one_line_and_a_saved_traceback(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    assert fail(ZeroDivisionError("by\nzero")) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("losa: error: bug: ZeroDivisionError: by zero; please report it with ")
+    assert err.count("\n") == 1
+    (saved,) = tmp_path.iterdir()
+    assert "ZeroDivisionError" in saved.read_text()
+
+
+def test_control_characters_of_file_names_never_reach_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fail(StoreError("a\x1b[2J\nb.zarr", "is gone"))
+    assert capsys.readouterr().err == "losa: error: a\\x1b[2J\\nb.zarr: is gone\n"
+
+
+def test_a_result_is_one_json_line_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_result({"path": Path("ü.png"), "n": 1})
+    assert capsys.readouterr().out == '{"path": "ü.png", "n": 1}\n'
+
+
+def test_a_table_is_aligned_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_table([("a", 5), ("long", 1234)], ("name", "rows"))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == ["name  rows", "a        5", "long  1234"]
+
+
+def test_bars_follow_bytes_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr("sys.stderr", screen)
+    with console.bytes_bar() as tell:
+        tell(5, 10)
+        tell(10, 10)
+    assert "100%" in screen.getvalue()
