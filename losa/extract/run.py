@@ -11,22 +11,24 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
-from losa.extract.backbones import Backbone, BackboneRequest, build_backbone
-from losa.extract.datasets import Dataset, listing_digest, load_dataset
-from losa.extract.decode import DecodedBatch, DecodePool
 
 from losa.config import ExtractConfig
 from losa.device import Compute, resolve_compute
 from losa.errors import InputError, SkippedError
+from losa.extract.backbones import Backbone, BackboneRequest, build_backbone
 from losa.extract.calibrate import Calibrator, Statistics
+from losa.extract.datasets import Dataset, listing_digest, load_dataset
+from losa.extract.decode import DecodedBatch, DecodePool
 from losa.extract.staging import EncodedBatch, Stage
 from losa.features import Sample
 from losa.precision import exponent_for
@@ -83,6 +85,16 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> dict[
     return job.report(store_id, computed, time.monotonic() - started)
 
 
+@dataclass(frozen=True, slots=True)
+class _Computed:
+    """One batch on its way from the device to a shard."""
+
+    task: ShardTask
+    batch: DecodedBatch
+    samples: Sequence[Sample]
+    encoded: EncodedBatch
+
+
 class _Job:
     """One extraction: the plan asked for, the store on disk, and the loop between them."""
 
@@ -104,6 +116,7 @@ class _Job:
         self.durable = config.durability == "full"
         self._order = cache(row_order)
         self._done = 0
+        self._shard: ShardWriter | None = None
 
     def open(self) -> None:
         """Create the store, or join the one that is there if it is the same."""
@@ -143,12 +156,14 @@ class _Job:
             tasks = writer.tasks()
             check_space(self.config.store, self.plan, sum(task.rows for task in tasks))
             total = sum(split.rows for split in self.plan.splits.values())
-            self._done = total - sum(task.rows for task in tasks)
+            before = total - sum(task.rows for task in tasks)
+            self._done = before
             self._tell(total)
-            with self._pool() as pool:
-                return sum(
-                    self._write_shard(writer, pool, task, total) for task in writer.claimed()
-                )
+            with self._pool() as pool, ExitStack() as open_shard:
+                for finished in self._computed(pool, writer.claimed()):
+                    self._store(writer, open_shard, finished)
+                    self._tell(total)
+            return self._done - before
 
     def seal(self) -> str:
         """Seal the store, or return the id it was sealed with."""
@@ -233,7 +248,7 @@ class _Job:
         calibrator = Calibrator(len(self.plan.spec.taps), self.plan.spec.channels)
         done = 0
         with self._pool() as pool:
-            for batch, samples in self._decoded(pool, ShardTask(split, 0, 0, rows)):
+            for _, batch, samples in self._decoded(pool, [ShardTask(split, 0, 0, rows)]):
                 readable = torch.ones(len(batch.pixels), dtype=torch.bool)
                 readable[[failure.position for failure in batch.failures]] = False
                 readable[len(samples) :] = False
@@ -243,47 +258,38 @@ class _Job:
                 self.progress(ExtractEvent(done, rows, self.plan.spec.sample_bytes, "calibrate"))
         return calibrator.statistics()
 
-    def _write_shard(
-        self, writer: StoreWriter, pool: DecodePool, task: ShardTask, total: int
-    ) -> int:
+    def _computed(self, pool: DecodePool, tasks: Iterable[ShardTask]) -> Iterator[_Computed]:
+        """Every batch with its planes; the device works one batch ahead of the disk."""
         stage = Stage(self.plan, self.device)
-        with writer.shard(task) as shard:
-            row = task.first
-            waiting: tuple[EncodedBatch, DecodedBatch, Sequence[Sample]] | None = None
-            for batch, samples in self._decoded(pool, task):
-                pixels = stage.upload(batch.pixels)
-                computed = stage.encode(self.backbone(pixels))
-                # The device works on this batch while the one before it is checked and written.
-                if waiting is not None:
-                    row = self._write_batch(shard, row, *waiting)
-                    self._tell(total)
-                waiting = (computed, batch, samples)
+        waiting: _Computed | None = None
+        for task, batch, samples in self._decoded(pool, tasks):
+            encoded = stage.encode(self.backbone(stage.upload(batch.pixels)))
             if waiting is not None:
-                self._write_batch(shard, row, *waiting)
-        self._tell(total)
-        return task.rows
+                yield waiting
+            waiting = _Computed(task, batch, samples, encoded)
+        if waiting is not None:
+            yield waiting
 
-    def _write_batch(
-        self,
-        shard: ShardWriter,
-        row: int,
-        encoded: EncodedBatch,
-        batch: DecodedBatch,
-        samples: Sequence[Sample],
-    ) -> int:
-        count = len(samples)
-        planes, absmax = encoded.wait()
+    def _store(self, writer: StoreWriter, open_shard: ExitStack, item: _Computed) -> None:
+        """Write one batch; the shard opens with its first and is committed with its last."""
+        if self._shard is None:
+            self._shard = open_shard.enter_context(writer.shard(item.task))
+        shard, count = self._shard, len(item.samples)
+        row = item.task.first + shard.written
+        planes, absmax = item.encoded.wait()
         status = np.full(count, OK_STATUS, dtype=np.uint8)
-        for failure in batch.failures:
+        for failure in item.batch.failures:
             status[failure.position] = failure.code
-            key = samples[failure.position].key
+            key = item.samples[failure.position].key
             shard.skip(row + failure.position, key, failure.code, failure.message)
-        self._check_finite(absmax[:, :count], status, samples)
+        self._check_finite(absmax[:, :count], status, item.samples)
         for plane in planes:
             plane[:count][status != OK_STATUS] = 0
         shard.write([plane[:count] for plane in planes], status)
         self._done += count
-        return row + count
+        if shard.written == item.task.rows:
+            self._shard = None
+            open_shard.close()
 
     def _check_finite(
         self, absmax: np.ndarray, status: np.ndarray, samples: Sequence[Sample]
@@ -299,26 +305,30 @@ class _Job:
             )
 
     def _decoded(
-        self, pool: DecodePool, task: ShardTask
-    ) -> Iterator[tuple[DecodedBatch, Sequence[Sample]]]:
-        """Batches of a shard's rows at fixed offsets, each padded to the plan's batch size."""
-        listed = self.dataset.splits[task.split]
-        order = self._order(len(listed), self.plan.order_seed, task.split)[task.first : task.stop]
+        self, pool: DecodePool, tasks: Iterable[ShardTask]
+    ) -> Iterator[tuple[ShardTask, DecodedBatch, Sequence[Sample]]]:
+        """Batches at fixed offsets inside each shard, each padded to the plan's batch size."""
         size = self.plan.numerics.batch_size
-        groups = [
-            [listed[index] for index in order[start : start + size]]
-            for start in range(0, len(order), size)
-        ]
-        paths = [[self.dataset.root / sample.path for sample in group] for group in groups]
-        for batch, group in zip(pool.batches(paths, pad_to=size), groups, strict=True):
+        root = self.dataset.root
+        ahead: deque[tuple[ShardTask, Sequence[Sample]]] = deque()
+
+        def paths() -> Iterator[list[Path]]:
+            for task in tasks:
+                listed = self.dataset.splits[task.split]
+                order = self._order(len(listed), self.plan.order_seed, task.split)
+                for first in range(task.first, task.stop, size):
+                    rows = order[first : min(first + size, task.stop)].tolist()
+                    group = [listed[index] for index in rows]
+                    ahead.append((task, group))
+                    yield [root / sample.path for sample in group]
+
+        for batch in pool.batches(paths(), pad_to=size):
+            task, group = ahead.popleft()
             if batch.failures and self.config.on_error == "fail":
                 failure = batch.failures[0]
-                raise InputError(
-                    self.dataset.root / group[failure.position].path,
-                    failure.message,
-                    "mend or remove it, or use --on-error skip",
-                )
-            yield batch, group
+                path, todo = root / group[failure.position].path, "or use --on-error skip"
+                raise InputError(path, failure.message, f"mend or remove it, {todo}")
+            yield task, batch, group
 
     def _tell(self, total: int) -> None:
         self.progress(ExtractEvent(self._done, total, self.plan.spec.sample_bytes))

@@ -95,6 +95,7 @@ class StoreWriter:
         plan_path = path / layout.PLAN_OBJECT
         self.plan = Plan.from_json(files.read_json(plan_path), plan_path)
         self._scratch = path / layout.TMP_FOLDER
+        self._mine: set[ShardTask] = set()
         self._threads = ThreadPoolExecutor(min(4, len(self.plan.spec.taps)), "losa-write")
         for leftover in self._scratch.iterdir():
             if files.tag_is_dead(leftover.name):
@@ -105,6 +106,8 @@ class StoreWriter:
 
     def __exit__(self, *exc: object) -> None:
         self._threads.shutdown()
+        for task in list(self._mine):
+            self._release(task)
 
     @property
     def is_sealed(self) -> bool:
@@ -130,6 +133,7 @@ class StoreWriter:
         """
         for task in self.tasks():
             if self._claim(task):
+                self._mine.add(task)
                 if (self.path / layout.commit_object(task.split, task.shard)).exists():
                     self._release(task)
                 else:
@@ -174,6 +178,7 @@ class StoreWriter:
         return files.create_once(claim, mine, scratch=self._scratch, durable=False)
 
     def _release(self, task: ShardTask) -> None:
+        self._mine.discard(task)
         (self.path / layout.claim_object(task.split, task.shard)).unlink(missing_ok=True)
 
     def _holder(self, task: ShardTask) -> str:
@@ -222,6 +227,11 @@ class ShardWriter:
             raise files.resource_error(self._store.path, error) from error
         finally:
             self._abandon()
+
+    @property
+    def written(self) -> int:
+        """Rows taken so far."""
+        return self._written
 
     def write(
         self, planes: Sequence[Shaped[np.ndarray, "b l d"]], status: UInt8[np.ndarray, "b"]

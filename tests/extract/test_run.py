@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import random
 import shutil
 import time
@@ -268,6 +269,8 @@ def _extract_to_the_end(config: ExtractConfig) -> None:
 
 @pytest.fixture(scope="module")
 def processes() -> multiprocessing.context.ForkServerContext:
+    # A fork server that has imported torch once: a process then starts in milliseconds.
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["losa.extract.run", "tests.extract.test_run"])
     return context
@@ -285,6 +288,7 @@ def test_kill_9_at_20_random_moments_then_resumed_gives_the_same_bytes(
         process.start()
         return process
 
+    start(tmp_path / "warm-up.zarr").join()
     started = time.monotonic()
     start(tmp_path / "timing.zarr").join()
     duration = time.monotonic() - started
@@ -299,12 +303,11 @@ def test_kill_9_at_20_random_moments_then_resumed_gives_the_same_bytes(
             kills += process.is_alive()
             process.kill()
             process.join()
-            claims = list(path.glob(".losa/claims/*/*"))
             now = len(list(path.glob(".losa/commits/*/*")))
-            lost.append(len(claims))
+            lost.append(len(list(path.glob(".losa/tmp/*"))))
             assert now >= committed
             committed = now
         start(path).join()
         assert tree(path) == tree(sealed)
-    # A claim that outlives its process is a shard that was begun and must be computed again.
-    assert max(lost) <= 1
+    # Unfinished payloads, one a tap and perhaps a small file, belong to one shard at the most.
+    assert 0 < max(lost) <= 3
