@@ -16,12 +16,7 @@ of stdout and in ``benchmarks/results/tasks.json``.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import shlex
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -30,8 +25,9 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from benchmarks.record import note, publish
 from benchmarks.sprites import TASKS as SPRITE_TASKS
 from benchmarks.sprites import sprites
 from demo.__main__ import prepare
@@ -46,7 +42,6 @@ from losa.errors import LosaError, UsageError
 if TYPE_CHECKING:
     from losa.adapt.report import AdaptReport
 
-RESULTS: Final = Path("benchmarks/results/tasks.json")
 DATA: Final[Mapping[str, Callable[[Path], Path]]] = MappingProxyType(
     {
         "digits": digits,
@@ -142,17 +137,20 @@ def main(argv: list[str]) -> int:
             bench = _extracted(task, options)
             for adaptor in adaptors:
                 results.append(bench.measure(adaptor, GRIDS[options.grid], options.seeds))
-                print(line(results[-1]), file=sys.stderr, flush=True)
+                note(line(results[-1]))
     except LosaError as error:
         print(f"losa: error: {error}", file=sys.stderr)
         return error.exit_code
     except CommandFailedError as error:
         return error.exit_code
-    print("\n".join(line(result) for result in results), file=sys.stderr)
-    document = json.dumps(_document(argv, options, results))
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(f"{document}\n", encoding="utf-8")
-    print(document)
+    note("\n".join(line(result) for result in results))
+    details = {
+        "img_size": options.img_size,
+        "taps": options.taps,
+        "grid": [{"lr": lr, "weight_decay": decay} for lr, decay in GRIDS[options.grid]],
+        "seeds": options.seeds,
+    }
+    publish("tasks", argv, {**details, "results": [asdict(result) for result in results]})
     return 0
 
 
@@ -212,42 +210,3 @@ def _on_val(report: AdaptReport) -> tuple[float, float]:
     """What settings are chosen by: val top-1, then the lower val loss."""
     val = report.metrics["val"]
     return val["top1"], -val["loss"]
-
-
-def _document(
-    argv: list[str], options: argparse.Namespace, results: Sequence[Result]
-) -> dict[str, Any]:
-    """The results with the command, the commit and the machine they come from."""
-    return {
-        "benchmark": "tasks",
-        "command": shlex.join(["python", "-m", "benchmarks", "tasks", *argv]),
-        "commit": _commit(),
-        "machine": _machine(),
-        "img_size": options.img_size,
-        "taps": options.taps,
-        "grid": [{"lr": lr, "weight_decay": decay} for lr, decay in GRIDS[options.grid]],
-        "seeds": options.seeds,
-        "results": [asdict(result) for result in results],
-    }
-
-
-def _commit() -> str:
-    """The commit that is checked out, with ``-dirty`` when files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
-
-
-def _machine() -> dict[str, Any]:
-    """Cores, processor and versions; nothing that names a host."""
-    import torch
-
-    info = Path("/proc/cpuinfo")
-    text = info.read_text(encoding="utf-8") if info.is_file() else ""
-    names = [row.partition(":")[2].strip() for row in text.splitlines() if "model name" in row]
-    return {
-        "cores": os.cpu_count(),
-        "cpu": names[0] if names else platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }

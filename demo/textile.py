@@ -11,7 +11,8 @@ from types import MappingProxyType
 import numpy as np
 
 from demo.assets import TEXTILE, fetch
-from demo.tree import PICTURE_SUFFIXES, staged, stratified
+from demo.tree import staged, stratified
+from losa.extract.images import EXTENSIONS
 
 COUNTS = MappingProxyType({"train": 800, "val": 200, "test": 1000})
 
@@ -26,7 +27,7 @@ def textile(cache: Path) -> Path:
 
 def split_tree(source: Path, folder: Path, counts: Mapping[str, int], seed: int = 0) -> None:
     """Turn ``source/<class>/<file>`` into ``folder/<split>/<class>/<file>``, seeded, stratified."""
-    files = sorted(path for path in source.glob("*/*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    files = sorted(path for path in source.glob("*/*") if path.suffix.lower() in EXTENSIONS)
     labels = np.array([path.parent.name for path in files])
     with staged(folder) as staging:
         for split, rows in stratified(labels, counts, seed).items():

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from losa.errors import InputError
-
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+from losa.extract.images import EXTENSIONS
 
 
 def stratified(
@@ -68,7 +67,7 @@ def some_picture(folder: Path, seed: int = 0) -> Path:
     Raises:
         InputError: there is no picture.
     """
-    pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+    pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
     if not pictures:
         raise InputError(folder, "holds no pictures", "give a folder of split/class/file")
     return pictures[int(np.random.default_rng(seed).integers(len(pictures)))]

@@ -110,7 +110,11 @@ def test_the_data_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    "config", [AdaptConfig(rank=3, out=Path("r")), ExtractConfig(**NEEDED, split=("train",))]
+    "config",
+    [
+        AdaptConfig(rank=3, out=Path("r")),
+        ExtractConfig(model="toy", dataset="folder:x", split=("train",)),
+    ],
 )
 def test_a_configuration_comes_back_from_its_yaml(
     tmp_path: Path, config: AdaptConfig | ExtractConfig

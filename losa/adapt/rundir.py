@@ -7,6 +7,7 @@ ours are never touched.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from typing import Any, Final
 from losa.adapt.checkpoint import CARD_NAME, AdaptorCard, load_card, save_card
 from losa.adapt.report import AdaptReport, read_report, write_report
 from losa.config import AdaptConfig, checked, to_yaml
-from losa.errors import MismatchError, StoreError
+from losa.errors import LockedError, LosaError, MismatchError, StoreError
 from losa.store.files import canonical_json, resource_error, sha256, write_atomic
 from losa.store.plan import differing_fields
 
@@ -68,6 +69,15 @@ class RunDir:
     def __init__(self, path: Path, card: AdaptorCard) -> None:
         self.path = path
         self.card = card
+        self._lock: int | None = None
+
+    def __enter__(self) -> RunDir:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     @classmethod
     def claim(cls, config: AdaptConfig, card: AdaptorCard) -> RunDir:
@@ -77,21 +87,17 @@ class RunDir:
             MismatchError: the folder holds a run of another configuration; its fields are named.
             StoreError: its files are damaged.
             ResourceError: the folder cannot be made.
+            LockedError: another process is training in it.
         """
         assert config.out is not None
         run = cls(config.out, card)
         try:
-            run.path.mkdir(parents=True, exist_ok=True)
-            if config.overwrite or not (run.path / CONFIG_NAME).exists():
-                run._clear()
-        except OSError as error:
-            raise resource_error(run.path, error) from None
-        if (run.path / CONFIG_NAME).exists():
-            run._check_same(config)
-        else:
-            save_card(run.path, card)
-            text = to_yaml(config.model_copy(update={"overwrite": False}))
-            write_atomic(run.path / CONFIG_NAME, text.encode())
+            run._begin_or_join(config)
+        except BaseException as error:
+            run.__exit__()
+            if isinstance(error, OSError) and not isinstance(error, LosaError):
+                raise resource_error(run.path, error) from None
+            raise
         return run
 
     @property
@@ -142,6 +148,28 @@ class RunDir:
             )
         if found:
             os.truncate(self.metrics, size)
+
+    def _begin_or_join(self, config: AdaptConfig) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._hold()
+        if config.overwrite or not (self.path / CONFIG_NAME).exists():
+            self._clear()
+        if (self.path / CONFIG_NAME).exists():
+            self._check_same(config)
+            return
+        save_card(self.path, self.card)
+        text = to_yaml(config.model_copy(update={"overwrite": False}))
+        write_atomic(self.path / CONFIG_NAME, text.encode())
+
+    def _hold(self) -> None:
+        """Lock the folder itself: no file to leave behind, and free when the process ends."""
+        self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockedError(
+                self.path, "is being trained by another process", "wait, or give another --out"
+            ) from None
 
     def _check_same(self, config: AdaptConfig) -> None:
         before, found = load_config(self.path), load_card(self.path)

@@ -56,6 +56,7 @@ def adapt(config: AdaptConfig, *, progress: Progress | None = None) -> AdaptRepo
         InputError: the store's splits or labels cannot be trained on, or the training diverged.
         UsageError: the taps, the adaptor or the device are unknown.
         ResourceError: the device is not there, or the run cannot be written.
+        LockedError: another process is training in ``config.out``.
     """
     return adapt_on(open_store(config.store), config, progress=progress)
 
@@ -74,16 +75,16 @@ def adapt_on(
     devices = [compute.device] if compute.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         adaptor = new_adaptor(store, config, card)
-        run = RunDir.claim(config, card)
-        found = run.report()
-        if found is not None:
-            log.info("%s holds the finished run already", run.path)
-            return found
-        with Ring(card.spec, options, card.exponents) as ring, StopRequest() as stop:
-            training = Training(config, run, Feed(ring, parts, config.seed), adaptor, compute)
-            training.go(stop, progress)
-            report = training.report()
-    run.finish(report)
+        with RunDir.claim(config, card) as run:
+            found = run.report()
+            if found is not None:
+                log.info("%s holds the finished run already", run.path)
+                return found
+            with Ring(card.spec, options, card.exponents) as ring, StopRequest() as stop:
+                training = Training(config, run, Feed(ring, parts, config.seed), adaptor, compute)
+                training.go(stop, progress)
+                report = training.report()
+            run.finish(report)
     return report
 
 

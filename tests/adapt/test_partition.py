@@ -55,11 +55,14 @@ def test_skipped_rows_do_not_train_but_stay_listed() -> None:
     assert parts.val.skipped_labels.tolist() == [0, 1]
 
 
-def test_a_class_without_train_samples_is_named() -> None:
+def test_a_class_without_train_samples_is_named_and_still_evaluated(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     store = separable_store()
     store.split("train").labels[store.split("train").labels == 2] = 1
-    with pytest.raises(InputError, match=r"1 classes that train lacks \(class2\)"):
-        partition(store, val_fraction=0.1, seed=0)
+    parts = partition(store, val_fraction=0.1, seed=0)
+    assert "split val) holds 1 classes that train lacks (class2)" in caplog.text
+    assert (store.split("val").labels[parts.val.rows] == 2).any()
 
 
 def test_labels_outside_the_classes_are_refused() -> None:

@@ -10,7 +10,7 @@ import pytest
 from losa.adapt.rundir import INDIFFERENT, RunDir, config_digest, default_out, load_config
 from losa.adapt.train import card_of
 from losa.config import AdaptConfig
-from losa.errors import MismatchError, ResourceError, StoreError
+from losa.errors import LockedError, MismatchError, ResourceError, StoreError
 from tests.adapt.memory_store import separable_store
 
 STORE = separable_store()
@@ -18,7 +18,8 @@ STORE = separable_store()
 
 def claim(out: Path, **changes: Any) -> RunDir:
     config = AdaptConfig(out=out, amp_dtype="none", **changes)
-    return RunDir.claim(config, card_of(STORE, config))
+    with RunDir.claim(config, card_of(STORE, config)) as run:
+        return run
 
 
 def test_only_what_changes_results_is_compared(tmp_path: Path) -> None:
@@ -37,6 +38,17 @@ def test_only_what_changes_results_is_compared(tmp_path: Path) -> None:
     for name, value in other.items():
         with pytest.raises(MismatchError, match=rf"{name}: "):
             claim(tmp_path, **{name: value})
+
+
+def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
+    config = AdaptConfig(out=tmp_path, amp_dtype="none")
+    with (
+        RunDir.claim(config, card_of(STORE, config)),
+        pytest.raises(LockedError, match="is being trained by another process") as caught,
+    ):
+        claim(tmp_path)
+    assert caught.value.exit_code == 7
+    claim(tmp_path)
 
 
 def test_the_default_place_is_named_by_adaptor_and_configuration() -> None:
