@@ -20,6 +20,7 @@ from demo.tree import some_picture
 from losa.errors import InputError, LosaError
 
 ADAPTORS = ("linear", "linear-all", "losa")
+EPOCHS = 30
 DATA: MappingProxyType[str, Callable[[Path], Path]] = MappingProxyType(
     {"digits": digits, "textile": textile}
 )
@@ -101,7 +102,10 @@ def _data(name: str, cache: Path) -> Path:
 
 def _row(name: str, run: Path, store: Path, extracted: Mapping[str, Any], split: str | None) -> Row:
     """Train one adaptor and evaluate it on ``split``."""
-    report = losa("adapt", "--store", str(store), "--adaptor", name, "--out", str(run))
+    report = losa(
+        *("adapt", "--store", str(store), "--adaptor", name),
+        *("--epochs", str(EPOCHS), "--out", str(run)),
+    )
     test = None
     if split is not None:
         metrics = losa("evaluate", "--run", str(run), "--store", str(store), "--split", split)

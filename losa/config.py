@@ -33,7 +33,9 @@ def _percent(value: object) -> object:
 class Config(BaseModel):
     """Base of all configurations: frozen, and unknown keys are mistakes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
 
 class ExtractConfig(Config):
@@ -124,16 +126,21 @@ def load_yaml(path: Path) -> dict[str, Any]:
         InputError: the file is missing, too large, not YAML, not a mapping, or repeats a key.
     """
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise InputError(path, f"is larger than {MAX_CONFIG_BYTES} bytes", "split it")
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 -- a SafeLoader
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        too_large = path.stat().st_size > MAX_CONFIG_BYTES
+        text = "" if too_large else path.read_text(encoding="utf-8")
+        value = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 -- a SafeLoader
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(path, " ".join(str(error).split()), "mend the file") from None
+    if too_large:
+        raise InputError(path, f"is larger than {MAX_CONFIG_BYTES} bytes", "split it")
     if value is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise InputError(path, "is not a mapping of names to values", "write `name: value` lines")
-    return {key.replace("-", "_"): item for key, item in value.items()}
+    named = {key.replace("-", "_"): item for key, item in value.items()}
+    if len(named) < len(value):
+        raise InputError(path, "gives one name twice, with - and with _", "remove one of them")
+    return named
 
 
 def to_yaml(config: Config) -> str:

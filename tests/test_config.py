@@ -125,3 +125,21 @@ def test_a_configuration_comes_back_from_its_yaml(
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         AdaptConfig().rank = 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 2024-99-99\n", "month must be in"),
+        ("lr: " + "[" * 100_000, "mend the file"),
+        ("lr: .inf\n", "--lr"),
+        ("weight-decay: 1\nweight_decay: 2\n", "gives one name twice"),
+    ],
+    ids=["impossible date", "deep", "infinite", "both spellings"],
+)
+def test_a_file_that_yaml_itself_trips_over_is_named(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        checked(AdaptConfig, {}, tmp_path / "c.yaml")
