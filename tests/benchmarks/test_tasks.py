@@ -33,7 +33,7 @@ def report(config: AdaptConfig) -> AdaptReport:
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tasks.Bench:
     monkeypatch.setattr(losa.adapt.train, "adapt", report)
-    return tasks.Bench("digits", tmp_path / "s.zarr", 100, tmp_path)
+    return tasks.Bench("digits", tmp_path / "s.zarr", 100, tmp_path, epochs=3)
 
 
 def test_the_setting_is_chosen_on_val_and_never_on_test(bench: tasks.Bench) -> None:

@@ -1,0 +1,120 @@
+"""Claims of the whole pipeline, by the command line alone, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from losa.store import open_store
+from tests.extract.inat_fixture import write_inat2018
+from tests.extract.picture_folder import picture_folder
+from tests.store.build import tree
+
+TINY = ("--model", "vit_tiny_patch16_224", "--weights", "random", "--img-size", "32", "-b", "4")
+
+
+def start(cwd: Path, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "losa", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(cwd: Path, *arguments: object) -> Any:
+    """The JSON result of a command that must succeed."""
+    process = start(cwd, *arguments)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return json.loads(out)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_vit_g_on_inat2018_and_adapt_need_no_other_flag(tmp_path: Path) -> None:
+    write_inat2018(tmp_path / "data")
+    extracted = run(
+        tmp_path,
+        *("extract", "--model", "vit_g", "--dataset", "inat2018", "--data-dir", "data"),
+        *("--weights", "random"),
+    )
+    assert {name: item["rows"] for name, item in extracted["splits"].items()} == {
+        "train": 2,
+        "val": 2,
+    }
+    store = open_store(tmp_path / "features.zarr")
+    # Every 4th of 40 blocks, 16 x 16 patches and CLS, 1408 channels: Table 2 of arXiv 2106.04560.
+    assert store.spec.taps == tuple(range(3, 40, 4))
+    assert store.spec.shape == (10, 257, 1408)
+    report = run(tmp_path, "adapt", "--store", "features.zarr")
+    assert set(report["metrics"]) == {"val"}
+    assert Path(tmp_path / report["config"]["out"] / "report.json").is_file()
+
+
+def test_without_weights_and_hub_the_error_names_file_and_source(tmp_path: Path) -> None:
+    write_inat2018(tmp_path / "data")
+    flags = ("extract", "--model", "vit_g", "--dataset", "inat2018", "--data-dir", "data")
+    process = start(tmp_path, *flags, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "hub"))
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 6
+    last = err.splitlines()[-1]
+    assert last.startswith("losa: error: --weights: ")
+    assert "vit_giant_patch14_clip_224.laion2b" in last
+    assert "model.safetensors" in last
+    assert not (tmp_path / "features.zarr").exists()
+
+
+def test_ctrl_c_during_extraction_loses_nothing(tmp_path: Path) -> None:
+    picture_folder(tmp_path / "data", {"train": 60})
+    flags = ("extract", "--dataset", "folder:data", *TINY, "--shard-rows", "4")
+    process = start(tmp_path, *flags)
+    commits = tmp_path / "features.zarr/.losa/commits/train"
+    while not (commits.is_dir() and any(commits.iterdir())):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    if process.returncode == 0:
+        pytest.fail("the extraction ended before it could be interrupted")
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == ("losa: error: interrupted; run the same command again to go on")
+    before = len(list(commits.iterdir()))
+    assert before > 0
+    assert run(tmp_path, *flags)["computed_rows"] == 180 - 4 * before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_20_times_at_random_the_command_line_gives_the_same_bytes(tmp_path: Path) -> None:
+    picture_folder(tmp_path / "data", {"train": 40, "val": 10})
+    flags = ("extract", "--dataset", "folder:data", *TINY, "--shard-rows", "4", "-j", "1")
+    run(tmp_path, *flags, "--store", "whole.zarr")
+    started = time.monotonic()
+    run(tmp_path, *flags, "--store", "timed.zarr")
+    duration = time.monotonic() - started
+    draw = random.Random(1)
+    kills = 0
+    while kills < 20:
+        name = f"{kills}.zarr"
+        for _ in range(3):
+            process = start(tmp_path, *flags, "--store", name)
+            try:
+                process.wait(draw.uniform(0.5 * duration, duration))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                kills += 1
+            process.communicate()
+        run(tmp_path, *flags, "--store", name)
+        assert tree(tmp_path / name) == tree(tmp_path / "whole.zarr")
