@@ -125,6 +125,12 @@ def adapt(
     ] = None,
     order: Annotated[str | None, _flag("channel-token or token-channel.", "--order", of=_A)] = None,
     residual: Annotated[str | None, _flag("refine, sum or stream.", "--residual", of=_A)] = None,
+    mixer_norm: Annotated[
+        bool | None,
+        typer.Option(
+            "--mixer-norm/--no-mixer-norm", help="LayerNorm inside the mixers.", show_default="no"
+        ),
+    ] = None,
     pool: Annotated[
         str | None, _flag("What the head sees: cls, mean or cls+mean.", "--pool", of=_A)
     ] = None,

@@ -76,14 +76,14 @@ class AdaptConfig(Config):
     token_rank: Positive | None = None
     order: Literal["channel-token", "token-channel"] = "channel-token"
     residual: Literal["refine", "sum", "stream"] = "refine"
-    mixer_norm: bool = True
+    mixer_norm: bool = False
     pool: Literal["auto", "cls", "mean", "cls+mean"] = "auto"
     standardise: Literal["store", "raw"] = "store"
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    lr: Annotated[float, Field(gt=0.0)] = 2e-3
+    lr: Annotated[float, Field(gt=0.0)] = 3e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2
-    epochs: Positive = 60
-    warmup_epochs: Annotated[float, Field(ge=0.0)] = 5.0
+    epochs: Positive = 30
+    warmup_epochs: Annotated[float, Field(ge=0.0)] = 3.0
     batch_size: Positive = 32
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     clip: Annotated[float, Field(gt=0.0)] = 1.0

@@ -33,7 +33,7 @@ class SideOptions:
     token_rank: int | None = None
     order: Order = "channel-token"
     residual: Residual = "refine"
-    mixer_norm: bool = True
+    mixer_norm: bool = False
     pool: PoolName = "auto"
     dropout: float = 0.0
 

@@ -29,7 +29,7 @@ def test_only_what_changes_results_is_compared(tmp_path: Path) -> None:
     assert set(AdaptConfig.model_fields) > INDIFFERENT
     other: dict[str, Any] = {
         "adaptor": "linear", "taps": "last", "rank": 3, "token_rank": 3, "seed": 1, "epochs": 2,
-        "order": "token-channel", "residual": "sum", "mixer_norm": False, "pool": "mean",
+        "order": "token-channel", "residual": "sum", "mixer_norm": True, "pool": "mean",
         "standardise": "raw", "dropout": 0.1, "lr": 1.0, "weight_decay": 0.5, "batch_size": 3,
         "warmup_epochs": 1.0, "label_smoothing": 0.3, "clip": 9.0, "mixup": 0.1, "patience": 3,
         "val_fraction": 0.5,
