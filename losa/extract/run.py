@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -206,16 +206,18 @@ class _Job:
         config, backbone = self.config, self.backbone
         spec = backbone.spec
         batch = config.batch_size
-        numerics = Numerics(
-            device=self.device.type,
-            autocast=None if self.compute.amp is None else self.compute.amp_dtype,
-            batch_size=AUTO_BATCH[self.device.type] if batch == "auto" else batch,
-        )
         splits = {
             name: SplitPlan(len(listed), len(listed), listing_digest(listed))
             for name, listed in self.dataset.splits.items()
         }
         shard_rows = config.shard_rows
+        if shard_rows == "auto":
+            shard_rows = layout.rows_per_shard(spec.record_bytes)
+        numerics = Numerics(
+            device=self.device.type,
+            autocast=None if self.compute.amp is None else self.compute.amp_dtype,
+            batch_size=_auto_batch(self.device, splits, shard_rows) if batch == "auto" else batch,
+        )
         return Plan(
             spec=spec,
             backbone={
@@ -227,9 +229,7 @@ class _Job:
             dataset=self.dataset.name,
             classes=self.dataset.classes,
             splits=splits,
-            shard_rows=layout.rows_per_shard(spec.record_bytes)
-            if shard_rows == "auto"
-            else shard_rows,
+            shard_rows=shard_rows,
             order_seed=config.seed,
             calibration_rows=config.calibration_rows,
             numerics=numerics,
@@ -349,6 +349,12 @@ def _set_aside(config: ExtractConfig) -> Iterator[None]:
         path.rename(aside)
     yield
     shutil.rmtree(aside)
+
+
+def _auto_batch(device: torch.device, splits: Mapping[str, SplitPlan], shard_rows: int) -> int:
+    """The usual batch, but none that would be padding for the most part."""
+    largest = max(split.rows for split in splits.values())
+    return min(AUTO_BATCH[device.type], shard_rows, largest)
 
 
 def _with_exponents(plan: Plan, statistics: Statistics) -> Plan:

@@ -157,6 +157,14 @@ def test_a_changed_listing_is_refused(store: Path, pictures: Path, tmp_path: Pat
         extract(tiny_config(grown, store))
 
 
+@pytest.mark.parametrize(("shard_rows", "batch"), [(4, 4), (1024, 21)])
+def test_an_automatic_batch_is_no_larger_than_a_shard_or_a_split(
+    pictures: Path, tmp_path: Path, shard_rows: int, batch: int
+) -> None:
+    config = tiny_config(pictures, tmp_path / "s.zarr", batch_size="auto", shard_rows=shard_rows)
+    assert extract(config)["numerics"]["batch_size"] == batch
+
+
 def test_the_stores_own_batch_size_wins_on_resume(
     sealed: Path, store: Path, pictures: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
