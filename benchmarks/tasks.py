@@ -53,7 +53,8 @@ _DEFAULTS = AdaptConfig()
 GRIDS: Final[Mapping[str, Sequence[tuple[float, float]]]] = MappingProxyType(
     {
         "default": ((_DEFAULTS.lr, _DEFAULTS.weight_decay),),
-        "small": tuple(product((1e-3, 3e-3, 1e-2), (1e-2, 5e-1))),
+        "small": tuple(product((1e-3, 3e-3, 1e-2), (_DEFAULTS.weight_decay,))),
+        "wide": tuple(product((3e-4, 1e-3, 3e-3, 1e-2), (1e-2, 5e-1))),
     }
 )
 """Settings (learning rate, weight decay) by the name of their grid; all adaptors get the same."""
