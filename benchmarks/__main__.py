@@ -7,6 +7,7 @@ from importlib import import_module
 
 BENCHMARKS = {
     "reader": "M1: shuffled batches against a copy from RAM and against zarr-python's oindex",
+    "ablation": "which of the open points of the side network matter",
     "tasks": "accuracy of every adaptor on the offline tasks, chosen on val, over seeds",
 }
 

@@ -137,7 +137,7 @@ def main(argv: list[str]) -> int:
         adaptors = _named(options.adaptors, ("linear", "linear-all", "losa"), "--adaptors")
         results = []
         for task in tasks:
-            bench = _extracted(task, options)
+            bench = extracted(task, options)
             for adaptor in adaptors:
                 results.append(bench.measure(adaptor, GRIDS[options.grid], options.seeds))
                 note(line(results[-1]))
@@ -197,7 +197,7 @@ def _named(text: str, known: tuple[str, ...], flag: str) -> list[str]:
     return names
 
 
-def _extracted(task: str, options: argparse.Namespace) -> Bench:
+def extracted(task: str, options: argparse.Namespace) -> Bench:
     """Build a task's pictures and extract them, or find them extracted."""
     store = options.out / f"{task}-{options.img_size}px-{options.taps.replace(':', '')}.zarr"
     with redirect_stdout(sys.stderr):

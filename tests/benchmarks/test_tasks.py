@@ -68,7 +68,7 @@ def test_the_last_line_is_the_document_that_is_also_written(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(tasks, "_extracted", lambda *_: bench)
+    monkeypatch.setattr(tasks, "extracted", lambda *_: bench)
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     monkeypatch.setattr(tasks, "GRIDS", {"small": GRID})
     assert tasks.main(["--tasks", "digits", "--adaptors", "losa", "--seeds", "2"]) == 0
