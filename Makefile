@@ -16,7 +16,7 @@ setup: $(INSTALLED)  ## Make the virtual environment (about 6 GB: torch comes wi
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "losa needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { echo 'no virtual environment could be made: on Debian and Ubuntu, apt install python3-venv'; exit 1; }
 	@echo 'installing into $(VENV): about 6 GB, some minutes'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,bench,dev]'
 	touch $(INSTALLED)
@@ -34,7 +34,7 @@ test-gpu: setup  ## Run the tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu
 
 test-zarr:  ## Run the store's tests on the newest zarr (PYTHON=python3.12 or newer)
-	test -x .venv-zarr/bin/python || $(PYTHON) -m venv .venv-zarr
+	.venv-zarr/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv-zarr
 	.venv-zarr/bin/python -m pip install --quiet --disable-pip-version-check --upgrade zarr numpy jaxtyping beartype pydantic pyyaml pytest pytest-timeout hypothesis google-crc32c
 	.venv-zarr/bin/python -m pytest -q tests/store
 

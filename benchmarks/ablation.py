@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.record import note, publish
-from benchmarks.tasks import DATA, extracted
+from benchmarks.tasks import DATA, extracted, named
 from demo.assets import CACHE
 from demo.command import CommandFailedError
 from losa.config import AdaptConfig
@@ -54,8 +54,7 @@ def main(argv: list[str]) -> int:
     options.epochs = AdaptConfig().epochs
     results = []
     try:
-        for task in options.tasks.split(","):
-            assert task in DATA, task
+        for task in named(options.tasks, tuple(DATA), "--tasks"):
             store = extracted(task, options).store
             for name, changes in VARIANTS.items():
                 results.append(measure(task, store, name, changes, options))

@@ -35,7 +35,6 @@ from demo.assets import CACHE
 from demo.command import CommandFailedError, losa
 from demo.digits import digits
 from demo.textile import textile
-from demo.tree import some_picture
 from losa.config import AdaptConfig
 from losa.errors import LosaError, UsageError
 
@@ -133,8 +132,8 @@ def main(argv: list[str]) -> int:
     """Run the tasks; returns the exit code."""
     options = _options(argv)
     try:
-        tasks = _named(options.tasks, tuple(DATA), "--tasks")
-        adaptors = _named(options.adaptors, ("linear", "linear-all", "losa"), "--adaptors")
+        tasks = named(options.tasks, tuple(DATA), "--tasks")
+        adaptors = named(options.adaptors, ("linear", "linear-all", "losa"), "--adaptors")
         results = []
         for task in tasks:
             bench = extracted(task, options)
@@ -188,8 +187,12 @@ def _options(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _named(text: str, known: tuple[str, ...], flag: str) -> list[str]:
-    """The comma-separated names, all of which must be known."""
+def named(text: str, known: tuple[str, ...], flag: str) -> list[str]:
+    """The comma-separated names, all of which must be known.
+
+    Raises:
+        UsageError: one is not.
+    """
     names = text.split(",")
     for name in names:
         if name not in known:
@@ -202,7 +205,7 @@ def extracted(task: str, options: argparse.Namespace) -> Bench:
     store = options.out / f"{task}-{options.img_size}px-{options.taps.replace(':', '')}.zarr"
     with redirect_stdout(sys.stderr):
         folder = DATA[task](options.cache)
-        weights = prepare(options.cache, some_picture(folder))
+        weights = prepare(options.cache)
         extracted = losa(
             *("extract", "--model", "dinov2_s", "--weights", str(weights)),
             *("--dataset", f"folder:{folder}", "--img-size", str(options.img_size)),

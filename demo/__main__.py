@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -17,10 +18,9 @@ from demo.digits import digits
 from demo.table import Row, table
 from demo.textile import textile
 from demo.tree import some_picture
-from losa.errors import InputError, LosaError
+from losa.errors import InputError, LosaError, MismatchError
 
 ADAPTORS = ("linear", "linear-all", "losa")
-EPOCHS = 30
 DATA: MappingProxyType[str, Callable[[Path], Path]] = MappingProxyType(
     {"digits": digits, "textile": textile}
 )
@@ -41,10 +41,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def prepare(cache: Path, picture: Path) -> Path:
+def prepare(cache: Path) -> Path:
     """The converted backbone's safetensors, with the figures of its check on stdout."""
     weights = cache / f"{MODEL}.safetensors"
-    agreements = convert(fetch(BACKBONE, cache) / BACKBONE.members, weights, picture)
+    agreements = convert(fetch(BACKBONE, cache) / BACKBONE.members, weights)
     print(f"{weights} against the ONNX graph's own tensors (max difference over scale):")
     for item in agreements:
         print(
@@ -68,16 +68,18 @@ def _demo(options: argparse.Namespace) -> None:
     """Fetch, convert, extract, adapt, evaluate, predict, and say where everything is."""
     started = time.perf_counter()
     folder = _data(options.data, options.cache)
-    weights = prepare(options.cache, some_picture(folder))
-    store = options.out / f"{folder.name}.zarr"
-    extracted = losa(
+    some_picture(folder)
+    weights = prepare(options.cache)
+    name = _name(options.data, folder, options.img_size)
+    store = options.out / f"{name}.zarr"
+    extracted = _made(
         *("extract", "--model", "dinov2_s", "--weights", str(weights)),
         *("--dataset", f"folder:{folder}", "--img-size", str(options.img_size)),
         *("--taps", "every:3", "--store", str(store)),
     )
     split = "test" if "test" in extracted["splits"] else None
-    runs = {name: options.out / f"{folder.name}-{name}" for name in ADAPTORS}
-    rows = [_row(name, run, store, extracted, split) for name, run in runs.items()]
+    runs = {adaptor: options.out / f"{name}-{adaptor}" for adaptor in ADAPTORS}
+    rows = [_row(adaptor, run, store, extracted, split) for adaptor, run in runs.items()]
     _predict(runs["losa"], weights, store, some_picture(folder / (split or ""), seed=1))
     print(f"\n{table(rows)}\n")
     if split is None:
@@ -100,12 +102,33 @@ def _data(name: str, cache: Path) -> Path:
     return folder
 
 
+def _name(data: str, folder: Path, img_size: int) -> str:
+    """What outputs are called: folders of one name in different places share nothing."""
+    if data in DATA:
+        return data
+    place = folder.resolve()
+    digest = hashlib.sha256(f"{place}\n{img_size}".encode()).hexdigest()
+    return f"{place.name}-{digest[:8]}"
+
+
+def _made(*words: str) -> dict[str, Any]:
+    """Run a command that makes something; what other pictures or settings left there is replaced.
+
+    Raises:
+        CommandFailedError: the command failed, for another reason than that or again.
+    """
+    try:
+        return losa(*words)
+    except CommandFailedError as error:
+        if error.exit_code != MismatchError.exit_code:
+            raise
+    print("what is there was made of something else: once more, with --overwrite")
+    return losa(*words, "--overwrite")
+
+
 def _row(name: str, run: Path, store: Path, extracted: Mapping[str, Any], split: str | None) -> Row:
     """Train one adaptor and evaluate it on ``split``."""
-    report = losa(
-        *("adapt", "--store", str(store), "--adaptor", name),
-        *("--epochs", str(EPOCHS), "--out", str(run)),
-    )
+    report = _made("adapt", "--store", str(store), "--adaptor", name, "--out", str(run))
     test = None
     if split is not None:
         metrics = losa("evaluate", "--run", str(run), "--store", str(store), "--split", split)

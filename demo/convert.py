@@ -175,8 +175,8 @@ def fuse_qkv(tensors: Mapping[str, Array]) -> dict[str, Array]:
     return fused
 
 
-def convert(source: Path, target: Path, picture: Path) -> list[Agreement]:
-    """Write timm's safetensors of the ONNX file, checked on ``picture``; once, then remembered.
+def convert(source: Path, target: Path) -> list[Agreement]:
+    """Write timm's safetensors of the ONNX file, checked on a picture; once, then remembered.
 
     The figures of the check lie beside ``target`` as JSON. ``target`` appears only when the check
     has passed.
@@ -195,19 +195,21 @@ def convert(source: Path, target: Path, picture: Path) -> list[Agreement]:
     target.parent.mkdir(parents=True, exist_ok=True)
     unchecked = target.with_suffix(".unchecked")
     save_file(timm_tensors(graph), unchecked)
-    agreements = check(model, graph, unchecked, picture)
+    agreements = check(model, graph, unchecked)
     record.write_text(json.dumps([asdict(item) for item in agreements], indent=1), encoding="utf-8")
     unchecked.replace(target)
     return agreements
 
 
-def check(model: Any, graph: Graph, weights: Path, picture: Path) -> list[Agreement]:
+def check(model: Any, graph: Graph, weights: Path) -> list[Agreement]:
     """Run the graph and timm on one picture and compare them at several blocks and the norm.
+
+    The picture is rendered, so that the figures are the same whatever the demo is about.
 
     Raises:
         MismatchError: they differ by more than ``TOLERANCE`` on the same position grid.
     """
-    pixels = _normalised(picture)
+    pixels = _normalised(rendered())
     names = [*(f"block {block}" for block in CHECK_BLOCKS), "norm"]
     truth = _graph_planes(model, graph, pixels)
     same = _timm_planes(load_file(weights), pixels, antialias=False)
@@ -231,14 +233,23 @@ def _relative(truth: Array, other: Array) -> float:
     return float(np.abs(truth - other).max() / np.abs(truth).max())
 
 
-def _normalised(picture: Path) -> Array:
-    """The picture as ``[1 c h w]``, standardised by the ImageNet statistics DINOv2 expects."""
+def rendered(seed: int = 0) -> NDArray[np.uint8]:
+    """A picture ``[h w c]`` of soft blobs in all colours, with fine grain."""
     from PIL import Image
+
+    random = np.random.default_rng(seed)
+    coarse = Image.fromarray(random.integers(0, 256, (9, 9, 3), dtype=np.uint8))
+    blobs = coarse.resize((CHECK_SIDE, CHECK_SIDE), Image.Resampling.BICUBIC)
+    grain = random.integers(-16, 17, (CHECK_SIDE, CHECK_SIDE, 3))
+    pixels: NDArray[np.uint8] = (np.asarray(blobs) + grain).clip(0, 255).astype(np.uint8)
+    return pixels
+
+
+def _normalised(picture: NDArray[np.uint8]) -> Array:
+    """The picture as ``[1 c h w]``, standardised by the ImageNet statistics DINOv2 expects."""
     from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-    with Image.open(picture) as image:
-        small = image.convert("RGB").resize((CHECK_SIDE, CHECK_SIDE), Image.Resampling.BICUBIC)
-    pixels = np.asarray(small, dtype=np.float32) / 255
+    pixels = picture.astype(np.float32) / 255
     pixels = (pixels - np.array(IMAGENET_DEFAULT_MEAN)) / np.array(IMAGENET_DEFAULT_STD)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], dtype=np.float32)
 

@@ -15,7 +15,7 @@ import typer
 
 from losa import console
 from losa.config import AdaptConfig, Config, ExtractConfig, checked
-from losa.errors import LosaError, SkippedError, StoreError, UsageError
+from losa.errors import LosaError, MismatchError, SkippedError, StoreError, UsageError
 from losa.version import __version__
 
 app = typer.Typer(
@@ -104,11 +104,13 @@ def extract(
 ) -> None:
     """Run the frozen backbone once and write its features; the same command resumes."""
     settings = checked(ExtractConfig, _given(locals()), config)
+    from losa.extract.run import check_skips
     from losa.extract.run import extract as run
 
     with console.extract_bar() as progress:
         result = run(settings, progress=progress)
     console.show_result(result)
+    check_skips(settings, result)
 
 
 @app.command(epilog="Example: losa adapt --store photos.zarr --adaptor losa --rank 8")
@@ -195,6 +197,9 @@ def evaluate(
         Path | None, typer.Option(help="CSV file for the prediction of every sample.")
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1)] = 64,
+    num_workers: Annotated[
+        str | None, _flag("With --dataset: decoding processes.", "--num-workers", "-j", of=_E)
+    ] = None,
     device: Annotated[str, typer.Option()] = "auto",
 ) -> None:
     """Measure a run on a store's split, or on raw media through the live backbone."""
@@ -205,11 +210,19 @@ def evaluate(
             raise UsageError("--predictions", "needs --store", "extract the split first")
         from losa.live.evaluate import LiveRequest, evaluate_dataset
 
-        folder = data_dir or ExtractConfig(model="", dataset="").data_dir
-        request = LiveRequest(run, dataset, folder, split, weights, batch_size, device)
+        given = {"num_workers": num_workers, "data_dir": data_dir}
+        fitting = checked(ExtractConfig, {"model": "", "dataset": dataset, **given})
+        request = LiveRequest(
+            *(run, dataset, fitting.data_dir, split, weights, batch_size, device),
+            num_workers=fitting.num_workers,
+        )
         with console.extract_bar() as progress:
             result = evaluate_dataset(request, progress=progress)
     else:
+        raw = {"--weights": weights, "--data-dir": data_dir, "--num-workers": num_workers}
+        for flag, value in raw.items():
+            if value is not None:
+                raise UsageError(flag, "needs --dataset", "a store is read without it")
         from losa.adapt.evaluate import evaluate as run_evaluate
 
         result = run_evaluate(
@@ -232,13 +245,20 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="Classes to name per image.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="No table, only the JSON line.")] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1)] = 32,
+    num_workers: Annotated[
+        str | None, _flag("Decoding processes.", "--num-workers", "-j", of=_E)
+    ] = None,
     device: Annotated[str, typer.Option()] = "auto",
 ) -> None:
     """Classify raw images: the live backbone beside the trained side network."""
     from losa.live.predict import PredictRequest
     from losa.live.predict import predict as run_predict
 
-    request = PredictRequest(run, tuple(paths), weights, store, top, batch_size, device)
+    given = {"model": "", "dataset": "", "num_workers": num_workers}
+    workers = checked(ExtractConfig, given).num_workers
+    request = PredictRequest(
+        *(run, tuple(paths), weights, store, top, batch_size, device), num_workers=workers
+    )
     result = run_predict(request)
     if not as_json:
         rows = [
@@ -248,6 +268,17 @@ def predict(
         ]
         console.show_table(rows, ("path", "class", "probability"))
     console.show_result(result)
+    check = result.get("cache_check")
+    if check and not check["compared"]:
+        what = "none of these files stands in it just once, with features"
+        console.note(console.clean(f"losa: {store}: nothing was compared; {what}"))
+    elif check and not (
+        check["same_classes"] and check["max_abs_difference"] <= check["tolerance"]
+    ):
+        figure, same = check["max_abs_difference"], check["same_classes"]
+        what = f"live logits differ from cached ones by {figure:.3g} (same classes: {same})"
+        causes = "give the files that were extracted, on the kind of device they were extracted on"
+        raise MismatchError("--store", f"{what}, more than {check['tolerance']:g}", causes)
     failed = [item for item in result["predictions"] if "error" in item]
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
@@ -345,7 +376,7 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
 
 def _command() -> None:
     try:
-        app(standalone_mode=False, prog_name="losa")
+        code = app(standalone_mode=False, prog_name="losa")
     except LosaError:
         raise
     except Exception as error:
@@ -356,6 +387,10 @@ def _command() -> None:
         if type(error).__name__ == "NoArgsIsHelpError":
             sys.exit(2)
         raise UsageError("losa", message().rstrip("."), "see losa --help") from None
+    if code:
+        # typer turns an interrupt into a return value; the console knows which signal it was.
+        console.reraise_stop()
+        sys.exit(code)
 
 
 def main() -> None:

@@ -8,19 +8,32 @@ from __future__ import annotations
 
 import difflib
 import os
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from losa.errors import InputError, UsageError
 from losa.features import StoreDtype
 
-Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+ShardRows = Annotated[int, Field(ge=1, le=1024)]
+BatchSize = Annotated[int, Field(ge=1, le=65_536)]
+ImgSize = Annotated[int, Field(ge=1, le=16_384)]
+Rank = Annotated[int, Field(ge=1, le=65_536)]
+Epochs = Annotated[int, Field(ge=1, le=10**9)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-MAX_CONFIG_BYTES = 1 << 20
+MAX_CONFIG_BYTES = 1 << 16
+_MAX_SCALAR = 4096
+"""Characters of a value in a file: the longest path, and no number that takes long to read."""
+
+_MAX_SHOWN = 60
+_MAX_MISTAKES = 30
 
 
 def _percent(value: object) -> object:
@@ -50,12 +63,12 @@ class ExtractConfig(Config):
     taps: str = "auto"
     tokens: str = "all"
     store_dtype: StoreDtype = "float16"
-    img_size: Positive | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    img_size: ImgSize | None = None
+    seed: Seed = 0
     calibration_rows: Annotated[int, Field(ge=1, le=2048)] = 512
-    shard_rows: Positive | Literal["auto"] = "auto"
-    batch_size: Positive | Literal["auto"] = "auto"
-    num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    shard_rows: ShardRows | Literal["auto"] = "auto"
+    batch_size: BatchSize | Literal["auto"] = "auto"
+    num_workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = "auto"
     device: str = "auto"
     amp_dtype: Literal["auto", "none", "bfloat16", "float16"] = "auto"
     on_error: Literal["fail", "skip"] = "fail"
@@ -72,8 +85,8 @@ class AdaptConfig(Config):
     out: Path | None = None
     adaptor: str = "losa"
     taps: str = "all"
-    rank: Positive = 8
-    token_rank: Positive | None = None
+    rank: Rank = 8
+    token_rank: Rank | None = None
     order: Literal["channel-token", "token-channel"] = "channel-token"
     residual: Literal["refine", "sum", "stream"] = "refine"
     mixer_norm: bool = False
@@ -82,19 +95,19 @@ class AdaptConfig(Config):
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     lr: Annotated[float, Field(gt=0.0)] = 3e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2
-    epochs: Positive = 30
+    epochs: Epochs = 30
     warmup_epochs: Annotated[float, Field(ge=0.0)] = 3.0
-    batch_size: Positive = 32
+    batch_size: BatchSize = 32
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     clip: Annotated[float, Field(gt=0.0)] = 1.0
     mixup: Annotated[float, Field(ge=0.0)] = 0.0
-    patience: Annotated[int, Field(ge=0)] | None = None
+    patience: Annotated[int, Field(ge=0, le=10**9)] | None = None
     val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     device: str = "auto"
     amp_dtype: Literal["auto", "none", "bfloat16", "float16"] = "auto"
-    read_threads: Positive = 2
-    prefetch: Positive = 2
+    read_threads: Threads = 2
+    prefetch: Threads = 2
     checkpoint_seconds: Annotated[float, Field(ge=0.0)] = 60.0
     overwrite: bool = False
 
@@ -128,7 +141,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     try:
         too_large = path.stat().st_size > MAX_CONFIG_BYTES
         text = "" if too_large else path.read_text(encoding="utf-8")
-        value = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 -- a SafeLoader
+        value = yaml.load(text, Loader=_PlainLoader)  # noqa: S506 -- a SafeLoader
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(path, " ".join(str(error).split()), "mend the file") from None
     if too_large:
@@ -148,38 +161,80 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """The safe loader, but a repeated key is an error instead of the last one winning."""
+class _PlainLoader(yaml.SafeLoader):
+    """The safe loader without what a configuration needs not: anchors, tags and long values.
+
+    Anchors let a few lines stand for billions of values, a wrong tag is met with any exception, and
+    keys other than text let a mapping be built in quadratic time.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose one value, refusing ``&name``, ``*name`` and ``!!kind``."""
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "anchor", None) is not None or getattr(event, "tag", None) is not None:
+            raise yaml.composer.ComposerError(
+                None, None, "anchors, aliases and tags are not taken", event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_scalar(self, node: Any) -> Any:
+        """Build one value from its text, refusing a long one before it is read as a number."""
+        if isinstance(node, yaml.ScalarNode) and len(node.value) > _MAX_SCALAR:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a value has more than {_MAX_SCALAR} characters", node.start_mark
+            )
+        return super().construct_scalar(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 -- PyYAML's signature
-        """Build one mapping, refusing a key that stands twice."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} stands twice", node.start_mark
-                )
+        """Build one mapping, refusing a key that is no text or stands twice."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            is_text = key.tag == "tag:yaml.org,2002:str"
+            if not is_text or key.value in seen:
+                what = f"key {_shown(key.value)} stands twice" if is_text else "a key is no text"
+                raise yaml.constructor.ConstructorError(None, None, what, key.start_mark)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _shown(value: object) -> str:
+    """A value for a message, whatever its size: the text that stands for it is cut."""
+    brief = reprlib.Repr()
+    brief.maxstring = brief.maxother = brief.maxlong = _MAX_SHOWN
+    try:
+        text = brief.repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
 
 
 def _readable(
     kind: type[Config], error: ValidationError, flags: Mapping[str, Any], file: Path | None
 ) -> UsageError | InputError:
     """One line for all mistakes of a configuration."""
-    lines = []
-    names = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
-    for name in sorted(names):
-        item = next(e for e in error.errors() if e["loc"] and str(e["loc"][0]) == name)
-        text = item["msg"].replace("Input should be", "should be")
-        if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(name, kind.model_fields, n=1)
-            text = "is not known" + (f" (did you mean {near[0]}?)" if near else "")
-        elif item["type"] == "missing":
-            text = "is needed"
-        else:
-            text = f"{text}, not {item['input']!r}"
-        lines.append(f"--{name.replace('_', '-')} {text}")
-    in_flags = file is None or bool(names & set(flags))
+    first: dict[str, ErrorDetails] = {}
+    for item in error.errors(include_url=False):
+        if item["loc"]:
+            first.setdefault(str(item["loc"][0]), item)
+    names = sorted(first)
+    lines = [_mistake(kind, name, first[name]) for name in names[:_MAX_MISTAKES]]
+    if len(names) > _MAX_MISTAKES:
+        lines.append(f"and {len(names) - _MAX_MISTAKES:,} more")
+    in_flags = file is None or bool(first.keys() & flags.keys())
     subject = "flags" if in_flags else str(file)
     todo = "see --help"
     return (UsageError if in_flags else InputError)(subject, ", ".join(lines), todo)
+
+
+def _mistake(kind: type[Config], name: str, item: ErrorDetails) -> str:
+    """What is wrong with one flag or key."""
+    text = item["msg"].replace("Input should be", "should be")
+    if item["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name[:_MAX_SHOWN], kind.model_fields, n=1)
+        text = "is not known" + (f" (did you mean {near[0]}?)" if near else "")
+    elif item["type"] == "missing":
+        text = "is needed"
+    else:
+        text = f"{text}, not {_shown(item['input'])}"
+    plain = name.isprintable() and len(name) <= _MAX_SHOWN
+    return f"--{name.replace('_', '-')} {text}" if plain else f"{_shown(name)} {text}"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from losa.errors import LosaError
+from losa.errors import LosaError, ResourceError
 
 if TYPE_CHECKING:
     from losa.adapt.progress import ProgressEvent
@@ -126,7 +126,9 @@ def run(command: Callable[[], None]) -> int:
     """Run a command; whatever goes wrong becomes one line on stderr and an exit code."""
     logging.basicConfig(level=logging.WARNING, format="losa: %(message)s", stream=sys.stderr)
     logging.getLogger("losa").setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, _terminate)
+    _stops_seen.clear()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _note_stop)
     try:
         command()
     except KeyboardInterrupt as stop:
@@ -139,15 +141,51 @@ def run(command: Callable[[], None]) -> int:
         # Whoever read our output has left; nothing is lost and nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except MemoryError:
-        return _fail("out of memory", "use a smaller --batch-size or fewer --taps", 6)
     except Exception as error:
-        return _bug(error)
+        known = _system_error(error)
+        if known is None:
+            return _bug(error)
+        note(clean(f"losa: error: {known}"))
+        return known.exit_code
     return 0
 
 
-def _terminate(*_: object) -> None:
-    raise Terminated
+def reraise_stop() -> None:
+    """Raise again the interrupt that a library on the way has turned into something else.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, or as :class:`Terminated` SIGTERM, came while the command ran.
+    """
+    if _stops_seen:
+        raise _stops_seen[-1]
+
+
+_stops_seen: list[type[KeyboardInterrupt]] = []
+
+
+def _note_stop(number: int, _: object) -> None:
+    kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    _stops_seen.append(kind)
+    raise kind
+
+
+def _system_error(error: Exception) -> LosaError | None:
+    """What the system refused, if that is what an exception nobody expected says."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return ResourceError("memory", "there is not enough", "use a smaller batch or fewer taps")
+    if isinstance(error, OSError):
+        if error.filename is None:
+            return None
+        reason = (error.strerror or text).lower()
+        return ResourceError(error.filename, reason, "check the place and its permissions")
+    if isinstance(error, RuntimeError) and (
+        "OutOfMemory" in type(error).__name__ or "allocate memory" in text
+    ):
+        return ResourceError(
+            "--batch-size", f"out of memory ({text[:120]})", "use a smaller batch or image size"
+        )
+    return None
 
 
 def _fail(what: str, todo: str, code: int) -> int:

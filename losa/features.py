@@ -29,6 +29,9 @@ AXES: Final[Mapping[str, str]] = {
 
 StoreDtype = Literal["float16", "bfloat16", "float32"]
 STORE_DTYPES: Final[tuple[str, ...]] = get_args(StoreDtype)
+MAX_DIGITS: Final = 18
+"""Digits of a whole number in a text: more than 4,300 of them Python itself refuses."""
+
 ITEM_BYTES: Final[Mapping[str, int]] = {"float16": 2, "bfloat16": 2, "float32": 4}
 
 
@@ -138,6 +141,16 @@ class FeatureSpec:
         return cls(value["backbone"], tuple(value["taps"]), grid, value["channels"], value["dtype"])
 
 
+def is_whole(text: str) -> bool:
+    """Whether a text is a whole number from 0 of a size that any use has.
+
+    Example:
+        >>> is_whole("12"), is_whole("-1"), is_whole("9" * 5000)
+        (True, False, False)
+    """
+    return text.isdecimal() and len(text) <= MAX_DIGITS
+
+
 def resolve_taps(text: str, available: tuple[int, ...]) -> tuple[int, ...]:
     """Taps named by ``text`` among ``available`` ones, in ascending order.
 
@@ -159,17 +172,17 @@ def resolve_taps(text: str, available: tuple[int, ...]) -> tuple[int, ...]:
         name, number = "every", "2" if count <= 12 else "3" if count <= 24 else "4"  # noqa: PLR2004 -- the contract's depths
     if text == "all":
         return available
-    if name in ("last", "every") and (number.isdecimal() or (text == "last")):
+    if name in ("last", "every") and (is_whole(number) or (text == "last")):
         step = int(number or "1")
         if 1 <= step <= count:
             return available[-step:] if name == "last" else available[::-1][::step][::-1]
     parts = text.split(",")
-    if all(part.strip().isdecimal() for part in parts):
+    if all(is_whole(part.strip()) for part in parts):
         taps = sorted(int(part) for part in parts)
         if len(set(taps)) == len(taps) and set(taps) <= set(available):
             return tuple(taps)
     raise UsageError(
         "--taps",
-        f"{text!r} does not name taps of {available[0]}..{available[-1]}",
+        f"{text[:60]!r} does not name taps of {available[0]}..{available[-1]}",
         "use all, auto, last, last:N, every:N or a list such as 3,7,11",
     )

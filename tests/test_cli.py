@@ -158,6 +158,10 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
     "adaptor": (("adapt", "--store", "{store}", "--adaptor", "lora"), 2, "--adaptor"),
     "device": (("adapt", "--store", "{store}", "--device", "cuda:77"), 6, "--device: cuda:77"),
     "two sources": (("evaluate", "--run", "r", "--store", "s", "--dataset", "d"), 2, "--dataset"),
+    "weights unused": (("evaluate", "--run", "r", "--weights", "w"), 2, "--weights: needs"),
+    "data unused": (("evaluate", "--run", "r", "--data-dir", "d"), 2, "--data-dir: needs"),
+    "workers unused": (("evaluate", "--run", "r", "-j", "1"), 2, "--num-workers: needs"),
+    "workers": (("predict", "--run", "r", "-j", "some", "a.png"), 2, "--num-workers"),
     "picture": (("predict", "--run", "{run}", "none.png"), 3, "none.png: does not exist"),
 }  # fmt: skip
 
@@ -256,6 +260,25 @@ def test_an_unreadable_picture_is_exit_8_after_the_others_were_classified(
     result = losa("predict", "--run", made.run, "--weights", "random", tmp_path / "bad.png", good)
     assert result.code == 8
     assert len(result.value["predictions"]) == 2
+
+
+def test_a_cache_check_of_other_pixels_prints_its_result_and_is_exit_5(
+    losa: Losa, made: Trained, tmp_path: Path
+) -> None:
+    picture = tmp_path / "test/red/000.png"
+    picture.parent.mkdir(parents=True)
+    shutil.copy(made.pictures / "test/blue/000.png", picture)
+    flags = ("predict", "--run", made.run, "--weights", "random", "--store", made.store, "--json")
+    result = losa(*flags, picture)
+    assert result.code == 5
+    assert result.value["cache_check"]["compared"] == 1
+    figure = result.value["cache_check"]["max_abs_difference"]
+    assert f"by {figure:.3g}" in result.err.splitlines()[-1]
+    other = shutil.copy(picture, tmp_path / "other.png")
+    result = losa(*flags, other)
+    assert result.code == 0
+    assert result.value["cache_check"]["same_classes"] is None
+    assert "nothing was compared" in result.err
 
 
 def test_help_of_every_verb_has_an_example_or_needs_none(losa: Losa) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def test_a_configuration_cannot_be_changed() -> None:
     ("text", "message"),
     [
         ("seed: 2024-99-99\n", "month must be in"),
-        ("lr: " + "[" * 100_000, "mend the file"),
+        ("lr: " + "[" * 60_000, "mend the file"),
         ("lr: .inf\n", "--lr"),
         ("weight-decay: 1\nweight_decay: 2\n", "gives one name twice"),
     ],
@@ -143,3 +144,78 @@ def test_a_file_that_yaml_itself_trips_over_is_named(
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(InputError, match=message):
         checked(AdaptConfig, {}, tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "most"),
+    [
+        (ExtractConfig, "seed", 2**63 - 1),
+        (AdaptConfig, "seed", 2**63 - 1),
+        (ExtractConfig, "shard_rows", 1024),
+        (ExtractConfig, "batch_size", 65_536),
+        (AdaptConfig, "batch_size", 65_536),
+        (ExtractConfig, "img_size", 16_384),
+        (ExtractConfig, "num_workers", 1024),
+        (AdaptConfig, "read_threads", 1024),
+        (AdaptConfig, "prefetch", 1024),
+        (AdaptConfig, "rank", 65_536),
+        (AdaptConfig, "token_rank", 65_536),
+        (AdaptConfig, "epochs", 1_000_000_000),
+    ],
+)
+def test_a_whole_number_has_a_most(
+    kind: type[ExtractConfig] | type[AdaptConfig], name: str, most: int
+) -> None:
+    needed = NEEDED if kind is ExtractConfig else {}
+    assert getattr(checked(kind, {**needed, name: most}), name) == most
+    for beyond in (most + 1, 2**70, 16**5000, "9" * 5000):
+        with pytest.raises(UsageError, match="--" + name.replace("_", "-")) as caught:
+            checked(kind, {**needed, name: beyond})
+        assert len(str(caught.value)) < 400
+
+
+def test_a_hexadecimal_number_without_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--seed"):
+        checked(AdaptConfig, {}, yaml_file(tmp_path, f"seed: 0x{'f' * 4000}\n"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 30)),
+        "pool: &a cls\n",
+        "pool: &a [*a]\n",
+        "<<: {rank: 2}\n",
+        "? [a]\n: 1\n",
+        "rank: 1" + ":59" * 20_000,
+        "pool: " + "x" * 60_000,
+        "pool: [" + "[]," * 20_000 + "]\n",
+        "".join(f"{n * (2**61 - 1)}: 0\n" for n in range(2_500)),
+        '"a\\nb": 1\n',
+        "pool: !!timestamp cls\n",
+        "pool: !!bool cls\n",
+        "pool: !!int ''\n",
+        "!!str [a]: 1\n",
+        "pool: !!map cls\n",
+    ],
+    ids=[
+        *("bomb", "anchor", "loop", "merge", "list", "sixty", "long", "wide", "numbers", "newline"),
+        *("timestamp", "bool", "int", "text", "map"),
+    ],
+)
+def test_a_hostile_file_is_refused_soon_and_in_one_short_line(tmp_path: Path, text: str) -> None:
+    started = time.process_time()
+    with pytest.raises(InputError) as caught:
+        checked(AdaptConfig, {}, yaml_file(tmp_path, text))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+    assert time.process_time() - started < 20
+
+
+def test_many_unknown_names_are_counted_and_not_all_listed(tmp_path: Path) -> None:
+    started = time.process_time()
+    text = "".join(f"k{number}: 0\n" for number in range(7_000))
+    with pytest.raises(InputError, match=r"--k0 is not known.* and 6,9\d\d more") as caught:
+        checked(AdaptConfig, {}, yaml_file(tmp_path, text))
+    assert len(str(caught.value)) < 2000
+    assert time.process_time() - started < 20

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from losa.store import open_store
 from tests.extract.inat_fixture import write_inat2018
 from tests.extract.picture_folder import picture_folder
-from tests.store.build import tree
+from tests.store.build import small_plan, small_store, tree
 
 TINY = ("--model", "vit_tiny_patch16_224", "--weights", "random", "--img-size", "32", "-b", "4")
 
@@ -76,23 +77,53 @@ def test_without_weights_and_hub_the_error_names_file_and_source(tmp_path: Path)
     assert not (tmp_path / "features.zarr").exists()
 
 
-def test_ctrl_c_during_extraction_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "word", "code"),
+    [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)],
+)
+def test_a_signal_during_extraction_is_its_exit_code_and_loses_nothing(
+    tmp_path: Path, number: signal.Signals, word: str, code: int
+) -> None:
     picture_folder(tmp_path / "data", {"train": 60})
     flags = ("extract", "--dataset", "folder:data", *TINY, "--shard-rows", "4")
     process = start(tmp_path, *flags)
     commits = tmp_path / "features.zarr/.losa/commits/train"
-    while not (commits.is_dir() and any(commits.iterdir())):
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    stop_when(process, number, lambda: commits.is_dir() and any(commits.iterdir()))
     out, err = process.communicate(timeout=60)
-    if process.returncode == 0:
-        pytest.fail("the extraction ended before it could be interrupted")
-    assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == ("losa: error: interrupted; run the same command again to go on")
+    assert (process.returncode, out) == (code, "")
+    assert err.splitlines()[-1] == f"losa: error: {word}; run the same command again to go on"
     before = len(list(commits.iterdir()))
     assert before > 0
     assert run(tmp_path, *flags)["computed_rows"] == 180 - 4 * before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_during_training_is_its_exit_code_and_the_run_goes_on_from_there(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    small_store(tmp_path / "features.zarr", small_plan({"train": 40, "val": 9}))
+    flags = ("adapt", "--out", "run", "--epochs", "400", "-b", "4", "--rank", "2")
+    process = start(tmp_path, *flags)
+    metrics = tmp_path / "run/metrics.jsonl"
+    stop_when(process, number, metrics.exists)
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (code, "")
+    report = run(tmp_path, *flags)
+    again = run(tmp_path, *flags[:2], "whole", *flags[3:])
+    for name in ("best.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert report["metrics"] == again["metrics"]
+
+
+def stop_when(
+    process: subprocess.Popen[str], number: signal.Signals, ready: Callable[[], bool]
+) -> None:
+    """Send a signal as soon as something is so, while the process still runs."""
+    while not ready():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    assert process.poll() is None, "it ended before it could be stopped"
+    process.send_signal(number)
 
 
 @pytest.mark.slow

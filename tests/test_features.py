@@ -113,3 +113,10 @@ def test_every_counts_back_from_the_last(depth: int, step: int) -> None:
 def test_what_names_no_taps_is_refused_with_the_choices(text: str) -> None:
     with pytest.raises(UsageError, match=r"does not name taps of 0\.\.11; use all, auto"):
         resolve_taps(text, tuple(range(12)))
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "last:" + "9" * 5000, "every:" + "9" * 5000])
+def test_a_tap_of_thousands_of_digits_is_refused_in_a_short_line(text: str) -> None:
+    with pytest.raises(UsageError, match="does not name taps") as caught:
+        resolve_taps(text, tuple(range(12)))
+    assert len(str(caught.value)) < 300

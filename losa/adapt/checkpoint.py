@@ -33,7 +33,8 @@ class AdaptorCard:
 
     ``store_id`` and ``config_digest`` are identities of the store and of the configuration it was
     trained with; ``backbone`` (weights and tokens policy included) and ``preprocessing`` are the
-    store's plan; ``exponents`` are its powers of two, one a tap.
+    store's plan; ``exponents`` are its powers of two, one a tap. ``order_seed`` is the seed of its
+    data set's 80/20 split, and ``listings`` has the digest of each split's listed samples.
     """
 
     adaptor: str
@@ -44,6 +45,8 @@ class AdaptorCard:
     backbone: Mapping[str, Any]
     preprocessing: Mapping[str, Any]
     config_digest: str
+    order_seed: int
+    listings: Mapping[str, str]
     exponents: tuple[int, ...] = ()
     losa: str = __version__
     format: int = FORMAT
@@ -62,6 +65,8 @@ class AdaptorCard:
             "backbone": dict(self.backbone),
             "preprocessing": dict(self.preprocessing),
             "config_digest": self.config_digest,
+            "order_seed": self.order_seed,
+            "listings": dict(self.listings),
             "exponents": list(self.exponents),
         }
 

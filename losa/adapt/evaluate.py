@@ -18,12 +18,13 @@ from losa.adapt.checkpoint import AdaptorCard, load_adaptor
 from losa.adapt.loader import FeatureLoader
 from losa.adapt.metrics import MetricSums
 from losa.adapt.partition import Part, holdout, part_of
+from losa.adapt.report import read_report
 from losa.adapt.ring import FeatureBatch, Ring, RingOptions
-from losa.adapt.rundir import load_config
+from losa.adapt.rundir import REPORT_NAME, load_config
 from losa.adapt.source import FeatureSource
 from losa.config import AdaptConfig
 from losa.device import Compute, resolve_compute
-from losa.errors import MismatchError
+from losa.errors import MismatchError, StoreError
 from losa.store import open_store
 from losa.store.files import write_atomic
 from losa.store.plan import differing_fields
@@ -46,7 +47,9 @@ def evaluate(
     """Metrics of a run's best weights on a split of a store, the run's own unless told otherwise.
 
     Another store will do if its features came about in the same way. ``val`` of a store without one
-    means the rows that the run held out of train.
+    means the rows that the run held out of train, and ``train`` the others. Autocast is the run's
+    own, but for a run of a CUDA device on a CPU, which is evaluated without; ``amp_dtype`` of the
+    result says which it was.
 
     Args:
         run_dir: the folder that ``losa adapt`` wrote.
@@ -63,11 +66,9 @@ def evaluate(
     """
     adaptor, card = load_adaptor(run_dir)
     config = load_config(run_dir)
-    store = open_store(store_path or config.store)
+    store = open_store(store_path) if store_path is not None else _own_store(config)
     check_same_features(card, store)
-    compute = resolve_compute(device, "none")
-    if compute.device.type == "cuda":
-        compute = resolve_compute(device, config.amp_dtype)
+    compute = _compute_of_run(run_dir, config, device)
     part = _part_of_run(store, split, config, card)
     sums = MetricSums(len(card.classes), compute.device)
     table = _Predictions(part) if predictions is not None else None
@@ -84,6 +85,7 @@ def evaluate(
         "run": str(run_dir),
         "store_id": store.store_id,
         "split": split,
+        "amp_dtype": compute.amp_dtype,
         **sums.metrics().to_json(),
         **({"confusion": confusion.tolist()} if confusion is not None and is_small else {}),
     }
@@ -168,12 +170,36 @@ def check_same_features(card: AdaptorCard, store: FeatureSource) -> None:
         )
 
 
+def _own_store(config: AdaptConfig) -> FeatureSource:
+    try:
+        return open_store(config.store)
+    except StoreError as error:
+        if config.store.exists():
+            raise
+        raise StoreError(config.store, error.what, "give --store: where the store is now") from None
+
+
+def _compute_of_run(run_dir: Path, config: AdaptConfig, device: str) -> Compute:
+    compute = resolve_compute(device, config.amp_dtype)
+    if compute.device.type == "cpu" and not _is_of_cpu(run_dir, config):
+        return resolve_compute(device, "none")
+    return compute
+
+
+def _is_of_cpu(run_dir: Path, config: AdaptConfig) -> bool:
+    """Whether the run was trained on a CPU; an unfinished one does not say what ``auto`` was."""
+    path = run_dir / REPORT_NAME
+    if path.exists():
+        return bool(read_report(path).environment.get("device") == "cpu")
+    return config.device == "cpu"
+
+
 def _part_of_run(store: FeatureSource, split: str, config: AdaptConfig, card: AdaptorCard) -> Part:
     is_own = store.store_id == card.store_id
-    if split == "val" and "val" not in store.splits and is_own:
+    if split in ("train", "val") and "val" not in store.splits and is_own:
         train = store.split("train")
         held = holdout(train.labels, config.val_fraction, config.seed)
-        return part_of(train, np.flatnonzero(held))
+        return part_of(train, np.flatnonzero(held if split == "val" else ~held))
     return part_of(store.split(split))
 
 

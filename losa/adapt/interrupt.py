@@ -29,15 +29,20 @@ class StopRequest:
         return self._signal is not None
 
     def leave(self) -> None:
-        """Do what the noted signal would have done: call the handler that was there before us.
+        """Leave as the noted signal asks; whoever starts the same command again goes on.
+
+        The handler that was there before us is told of a SIGINT. Of a SIGTERM it is not: its exit
+        code would be another one than the scheduler that sent it requeues.
 
         Raises:
-            KeyboardInterrupt: the signal was SIGINT, and Python's own handler was there.
-            SystemExit: no handler was there, or it returned; with code 75, pre-empted.
+            KeyboardInterrupt: the signal was SIGINT.
+            SystemExit: it was SIGTERM; with code 75, pre-empted.
         """
+        if self._signal == signal.SIGTERM:
+            raise SystemExit(PREEMPTED)
         if callable(self._handler):
             self._handler(self._signal, None)
-        raise SystemExit(PREEMPTED)
+        raise KeyboardInterrupt
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():

@@ -37,8 +37,12 @@ class SplitMetrics:
         return asdict(self)
 
     def improves_on(self, other: SplitMetrics | None) -> bool:
-        """Whether this is the better one to choose: a higher top-1, or the same at a lower loss."""
-        return other is None or (self.top1, -self.loss) > (other.top1, -other.loss)
+        """Whether to choose this over an earlier one: a higher top-1, or the same later in training.
+
+        Of equals the later: a small val set has many ties, an early one is luck more often, and
+        annealed weights hold up better on other data (docs/log.md).
+        """
+        return other is None or self.top1 >= other.top1
 
 
 class MetricSums:

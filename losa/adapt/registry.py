@@ -26,6 +26,10 @@ ADAPTORS: Final[Mapping[str, AdaptorFactory]] = {
     "linear-all": LinearAll,
 }
 
+WITHOUT_MIXERS: Final = frozenset({"linear", "linear-all"})
+MIXER_OPTIONS: Final = ("rank", "token_rank", "order", "residual", "mixer_norm", "dropout")
+"""Options that mean nothing to an adaptor without mixers."""
+
 
 def build_adaptor(name: str, spec: FeatureSpec, num_classes: int, options: SideOptions) -> Adaptor:
     """Build the adaptor of that name, untrained and not yet standardising.

@@ -118,8 +118,11 @@ class Ring:
                 for read in reads:
                     read.result()
                 pending.popleft()
-                yield slot.deliver(rows)
-                slot.release()
+                try:
+                    yield slot.deliver(rows)
+                finally:
+                    # Also when the consumer leaves here: what it has queued still reads the batch.
+                    slot.release()
                 free.append(slot)
         finally:
             reads = [read for _, _, batch in pending for read in batch]

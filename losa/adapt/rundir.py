@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from losa.adapt.checkpoint import CARD_NAME, AdaptorCard, load_card, save_card
+from losa.adapt.registry import MIXER_OPTIONS, WITHOUT_MIXERS
 from losa.adapt.report import AdaptReport, read_report, write_report
 from losa.config import AdaptConfig, checked, to_yaml
 from losa.errors import LockedError, LosaError, MismatchError, StoreError
@@ -34,9 +35,22 @@ INDIFFERENT: Final = frozenset(
 )
 
 
+def effective(config: AdaptConfig, taps: tuple[int, ...]) -> AdaptConfig:
+    """The configuration as it acts: taps by number, what its adaptor ignores as by default."""
+    values: dict[str, Any] = {"taps": ",".join(map(str, taps))}
+    values.update({name: AdaptConfig.model_fields[name].default for name in ignored(config)})
+    return config.model_copy(update=values)
+
+
+def ignored(config: AdaptConfig) -> tuple[str, ...]:
+    """Names of the fields that have no effect on the adaptor."""
+    return MIXER_OPTIONS if config.adaptor in WITHOUT_MIXERS else ()
+
+
 def comparable(config: AdaptConfig, store_id: str) -> dict[str, Any]:
     """What decides a run's result, as plain JSON values; the store counts by its identity."""
-    values = {k: v for k, v in config.model_dump(mode="json").items() if k not in INDIFFERENT}
+    without = INDIFFERENT.union(ignored(config))
+    values = {k: v for k, v in config.model_dump(mode="json").items() if k not in without}
     return {**values, "store_id": store_id}
 
 
@@ -155,11 +169,17 @@ class RunDir:
         if config.overwrite or not (self.path / CONFIG_NAME).exists():
             self._clear()
         if (self.path / CONFIG_NAME).exists():
-            self._check_same(config)
+            before = load_config(self.path)
+            self._check_same(config, before)
+            if before.store != config.store:
+                # Wherever the store has gone, this is where it is now.
+                self._write_config(before.model_copy(update={"store": config.store}))
             return
         save_card(self.path, self.card)
-        text = to_yaml(config.model_copy(update={"overwrite": False}))
-        write_atomic(self.path / CONFIG_NAME, text.encode())
+        self._write_config(config.model_copy(update={"overwrite": False}))
+
+    def _write_config(self, config: AdaptConfig) -> None:
+        write_atomic(self.path / CONFIG_NAME, to_yaml(config).encode())
 
     def _hold(self) -> None:
         """Lock the folder itself: no file to leave behind, and free when the process ends."""
@@ -171,10 +191,11 @@ class RunDir:
                 self.path, "is being trained by another process", "wait, or give another --out"
             ) from None
 
-    def _check_same(self, config: AdaptConfig) -> None:
-        before, found = load_config(self.path), load_card(self.path)
-        ours = comparable(config, self.card.store_id)
-        fields = list(differing_fields(ours, comparable(before, found.store_id)))
+    def _check_same(self, config: AdaptConfig, before: AdaptConfig) -> None:
+        found = load_card(self.path)
+        ours = comparable(effective(config, self.card.spec.taps), self.card.store_id)
+        theirs = comparable(effective(before, found.spec.taps), found.store_id)
+        fields = list(differing_fields(ours, theirs))
         if not fields:
             fields = list(differing_fields(self.card.to_json(), found.to_json()))
             fields = [field for field in fields if not field.startswith("losa:")]

@@ -25,7 +25,7 @@ from losa.adapt.progress import Phase, Progress, ProgressEvent
 from losa.adapt.registry import build_adaptor, trainable_parameters
 from losa.adapt.report import AdaptReport, environment
 from losa.adapt.ring import Ring, RingOptions
-from losa.adapt.rundir import RunDir, config_digest, default_out
+from losa.adapt.rundir import RunDir, config_digest, default_out, effective, ignored
 from losa.adapt.snapshot import Snapshot, load_snapshot, save_snapshot
 from losa.adapt.source import FeatureSource
 from losa.adapt.trial import Position, Trial, diverged
@@ -67,10 +67,12 @@ def adapt_on(
     """Like :func:`adapt`, on a store that is open already; ``config.store`` is only recorded."""
     compute = resolve_compute(config.device, config.amp_dtype)
     config = config.model_copy(update={"amp_dtype": compute.amp_dtype})
-    out = config.out or default_out(config, store.store_id)
+    acting = effective(config, used_spec(store, config).taps)
+    out = config.out or default_out(acting, store.store_id)
     config = config.model_copy(update={"out": out})
+    _tell_ignored(config)
     parts = partition(store, val_fraction=config.val_fraction, seed=config.seed)
-    card = card_of(store, config)
+    card = card_of(store, acting)
     options = RingOptions(config.batch_size, compute.device, config.read_threads, config.prefetch)
     devices = [compute.device] if compute.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -119,8 +121,18 @@ def card_of(store: FeatureSource, config: AdaptConfig) -> AdaptorCard:
         backbone=store.plan.backbone,
         preprocessing=store.plan.preprocessing,
         config_digest=config_digest(config, store.store_id),
+        order_seed=store.plan.order_seed,
+        listings={name: split.listing for name, split in store.plan.splits.items()},
         exponents=store.calibration(spec.taps).exponent,
     )
+
+
+def _tell_ignored(config: AdaptConfig) -> None:
+    default = AdaptConfig.model_fields
+    found = [name for name in ignored(config) if getattr(config, name) != default[name].default]
+    if found:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in found)
+        log.warning("%s has no effect on %s", flags, config.adaptor)
 
 
 def new_adaptor(store: FeatureSource, config: AdaptConfig, card: AdaptorCard) -> Adaptor:
@@ -202,8 +214,8 @@ class Training:
     def _is_over(self) -> bool:
         best, patience = self._trial.best, self._config.patience
         if best is not None and patience is not None:
-            without = self._position.epoch - 1 - best.epoch
-            if without > patience:
+            without = self._position.epoch - 1 - best.top1_epoch
+            if without >= max(patience, 1):
                 return True
         return self._position.epoch >= self._config.epochs
 
@@ -217,12 +229,12 @@ class Training:
             self._usage.train_seconds += time.monotonic() - mark
             self._between_steps()
             mark = time.monotonic()
-        self._trial.check(self._position)
+        self._check()
 
     def _between_steps(self) -> None:
         step = self._position.step
         if step % CHECK_STEPS == 0:
-            self._trial.check(self._position)
+            self._check()
             self._usage.sample()
         if time.monotonic() - self._saved_at >= self._config.checkpoint_seconds:
             self._save()
@@ -231,11 +243,11 @@ class Training:
     def _end_epoch(self) -> None:
         epoch = self._position.epoch
         val = self._score("val", self._feed.parts.val)
-        if not math.isfinite(val.loss):
-            raise diverged(self._position)
+        loss = self._trial.train_loss(self._batch_sizes())
+        if not (math.isfinite(val.loss) and math.isfinite(loss)):
+            raise diverged(self._position, is_saved=self._run.last.exists())
         is_best = self._trial.keep_if_best(epoch, val)
         last_step = Position(epoch, self._loader.steps - 1)
-        loss = self._trial.train_loss(self._batch_sizes())
         self._run.append_metrics(
             {
                 "epoch": epoch + 1,
@@ -253,6 +265,9 @@ class Training:
         steps = self._loader.steps
         self._tell("val", steps, steps, train_loss=loss, top1=val.top1, loss=val.loss)
 
+    def _check(self) -> None:
+        self._trial.check(self._position, is_saved=self._run.last.exists())
+
     def _batch_sizes(self) -> torch.Tensor:
         rows, size = len(self._loader.rows), self._config.batch_size
         return torch.tensor([min(size, rows - i) for i in range(0, rows, size)])
@@ -269,20 +284,25 @@ class Training:
         # At step 0 the event is about the epoch that has just ended.
         epoch = self._position.epoch - (self._position.step == 0)
         event = ProgressEvent(phase, epoch, self._config.epochs, step, steps, metrics)
+        if self._stop.is_set:
+            self._save_before_leaving(phase)
+            self._stop.leave()
+        if self._progress is None:
+            return
         try:
-            if self._stop.is_set:
-                self._stop.leave()
-            if self._progress is not None:
-                self._progress(event)
+            self._progress(event)
         except (KeyboardInterrupt, SystemExit):
-            # While testing, the module holds the best weights, and the last ones are saved.
-            if phase != "test":
-                self._save()
+            self._save_before_leaving(phase)
             raise
+
+    def _save_before_leaving(self, phase: Phase) -> None:
+        # While testing, the module holds the best weights, and the last ones are saved.
+        if phase != "test":
+            self._save()
 
     def _save(self) -> None:
         # Never over the last finite state.
-        self._trial.check(self._position)
+        self._check()
         self._usage.sample()
         found = self._trial.snapshot(self._position)
         state = {

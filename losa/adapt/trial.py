@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from losa.config import AdaptConfig
 from losa.device import Compute
 from losa.errors import InputError
 
+MANY_SKIPPED: Final = 64
+"""Steps that loss scaling may skip in a row: from 2**16 it has come down to 2**-48 by then."""
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -34,11 +37,12 @@ class Position:
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """The weights that val has chosen so far, and what they scored."""
+    """The weights that val has chosen so far, what they scored, and who first had their top-1."""
 
     epoch: int
     metrics: SplitMetrics
     weights: Mapping[str, Tensor]
+    top1_epoch: int
 
 
 def step_seed(seed: int, position: Position) -> int:
@@ -80,11 +84,13 @@ class Trial:
         self._optimiser = optim.build_optimiser(
             self.module, lr=config.lr, weight_decay=config.weight_decay
         )
-        is_half = compute.amp == torch.float16
-        self._scaler = torch.amp.GradScaler(compute.device.type, enabled=is_half)
+        self._is_scaled = compute.amp == torch.float16
+        self._scaler = torch.amp.GradScaler(compute.device.type, enabled=self._is_scaled)
         self._parameters = [p for p in self.module.parameters() if p.requires_grad]
         # On the device, one a step of the running epoch: nothing waits for a loss to be read.
         self._losses = torch.zeros(steps, device=compute.device)
+        # How many steps up to now, without one between, loss scaling has skipped.
+        self._skipped = torch.zeros((), dtype=torch.int64, device=compute.device)
 
     def lr(self, position: Position) -> float:
         """Learning rate of a step."""
@@ -110,34 +116,49 @@ class Trial:
         self._optimiser.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.unscale_(self._optimiser)
-        nn.utils.clip_grad_norm_(self._parameters, self._config.clip)
+        norm = nn.utils.clip_grad_norm_(self._parameters, self._config.clip)
+        if self._is_scaled:
+            self._skipped = (self._skipped + 1) * ~norm.isfinite()
         self._scaler.step(self._optimiser)
         self._scaler.update()
         self._losses[position.step] = loss.detach()
 
     def train_loss(self, batch_sizes: Int64[Tensor, "..."]) -> float:
-        """Mean loss a sample of an epoch whose batches had these sizes."""
-        sizes = batch_sizes.double()
-        return float((self._losses.cpu().double() * sizes).sum() / sizes.sum())
+        """Mean loss a sample of an epoch whose batches had these sizes.
 
-    def check(self, position: Position) -> None:
+        Losses that loss scaling has passed over do not count; it is NaN if that were all.
+        """
+        sizes, losses = batch_sizes.double(), self._losses.cpu().double()
+        if self._is_scaled:
+            sizes, losses = sizes[losses.isfinite()], losses[losses.isfinite()]
+        return float((losses * sizes).sum() / sizes.sum())
+
+    def check(self, position: Position, *, is_saved: bool = False) -> None:
         """Make sure that all is finite before ``position``; the one place that waits for a loss.
 
+        With loss scaling an infinite loss costs its step and nothing else, so there only a weight
+        or many skipped steps in a row count.
+
         Raises:
-            InputError: a loss or a weight is not.
+            InputError: a loss or a weight is not finite; ``is_saved``, an earlier state is kept.
         """
-        bad = torch.nonzero(~self._losses[: position.step].isfinite())
-        if len(bad):
-            raise diverged(Position(position.epoch, int(bad[0])))
+        if self._is_scaled:
+            if int(self._skipped) >= MANY_SKIPPED:
+                raise diverged(position, is_saved=is_saved)
+        elif len(bad := torch.nonzero(~self._losses[: position.step].isfinite())):
+            raise diverged(Position(position.epoch, int(bad[0])), is_saved=is_saved)
         if not torch.stack([weight.isfinite().all() for weight in self._parameters]).all():
-            raise diverged(position)
+            raise diverged(position, is_saved=is_saved)
 
     def keep_if_best(self, epoch: int, metrics: SplitMetrics) -> bool:
         """Keep a copy of the weights if they scored better than any before."""
-        if not metrics.improves_on(self.best.metrics if self.best else None):
+        before = self.best
+        if not metrics.improves_on(before.metrics if before else None):
             return False
         weights = {name: value.clone() for name, value in self.module.state_dict().items()}
-        self.best = Best(epoch, metrics, weights)
+        is_tie = before is not None and before.metrics.top1 == metrics.top1
+        first = before.top1_epoch if before is not None and is_tie else epoch
+        self.best = Best(epoch, metrics, weights, first)
         return True
 
     def snapshot(self, position: Position) -> Snapshot:
@@ -146,9 +167,13 @@ class Trial:
             "weights": self.module.state_dict(),
             "moments": optim.moments(self._optimiser, self.module),
             "best": self.best.weights if self.best else {},
-            "running": {"losses": self._losses},
+            "running": {"losses": self._losses, "skipped": self._skipped},
         }
-        best = self.best and {"epoch": self.best.epoch, "metrics": self.best.metrics.to_json()}
+        best = self.best and {
+            "epoch": self.best.epoch,
+            "top1_epoch": self.best.top1_epoch,
+            "metrics": self.best.metrics.to_json(),
+        }
         state = {
             "epoch": position.epoch,
             "step": position.step,
@@ -170,12 +195,14 @@ class Trial:
         self.module.load_state_dict(snapshot.group("weights"))
         optim.load_moments(self._optimiser, self.module, snapshot.group("moments"))
         self._losses.copy_(snapshot.tensors["running/losses"])
+        self._skipped.copy_(snapshot.tensors["running/skipped"])
         self._scaler.load_state_dict(state["scaler"])
         if state["best"] is not None:
             metrics = SplitMetrics(**state["best"]["metrics"])
             device = self._compute.device
             weights = {name: value.to(device) for name, value in snapshot.group("best").items()}
-            self.best = Best(state["best"]["epoch"], metrics, weights)
+            epochs = state["best"]["epoch"], state["best"]["top1_epoch"]
+            self.best = Best(epochs[0], metrics, weights, epochs[1])
         return Position(state["epoch"], state["step"])
 
     def _loss(
@@ -187,7 +214,7 @@ class Trial:
                 logits = self.module(planes)
             return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
         share, partner = _mixing(self._config.mixup, len(labels), seed)
-        others = partner.to(labels.device)
+        others = moved(partner, labels.device)
         with self._compute.autocast():
             logits = self.module(torch.lerp(planes[:, others], planes, share)).float()
         first = F.cross_entropy(logits, labels, label_smoothing=smoothing)
@@ -195,13 +222,22 @@ class Trial:
         return torch.lerp(second, first, share)
 
 
-def diverged(position: Position) -> InputError:
+def diverged(position: Position, *, is_saved: bool) -> InputError:
     """The error of a training that has left the finite numbers."""
+    left = "the last finite state is kept" if is_saved else "nothing was saved yet"
     return InputError(
         f"epoch {position.epoch + 1}, step {position.step + 1}",
-        "loss or weights are not finite",
-        "lower --lr or --clip, or use --amp-dtype none; the last finite state is kept",
+        f"loss or weights are not finite ({left})",
+        "lower --lr, or `clip` of --config, or use --amp-dtype none,"
+        " with --overwrite or another --out",
     )
+
+
+def moved(indices: Int64[Tensor, "b"], device: torch.device) -> Int64[Tensor, "b"]:
+    """Indices on a device, without waiting for what it is doing."""
+    if device.type != "cuda":
+        return indices.to(device)
+    return indices.pin_memory().to(device, non_blocking=True)
 
 
 def _mixing(alpha: float, batch: int, seed: int) -> tuple[float, Int64[Tensor, "b"]]:

@@ -10,13 +10,15 @@ import csv
 import io
 import json
 import re
+import stat
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from losa.errors import InputError
+from losa.features import MAX_DIGITS, is_whole
 
 MAX_LISTING_BYTES: Final = 2_000_000_000
 """The largest real listing, iNaturalist 2021, is about half of this."""
@@ -45,6 +47,47 @@ class CocoListing:
 
     images: tuple[tuple[str, int], ...]
     categories: Mapping[int, str]
+
+
+def path_kind(path: Path) -> Literal["file", "folder", "other"] | None:
+    """What a path leads to; ``None`` where there is nothing.
+
+    Raises:
+        InputError: the system refuses to say: permission denied, a name too long, a loop of links.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        # ValueError: a NUL or half a surrogate pair, which a message must not repeat raw.
+        subject = ascii(str(path)) if isinstance(error, ValueError) else path
+        why = (error.strerror if isinstance(error, OSError) else None) or error
+        what = f"cannot be looked at ({why})"
+        raise InputError(subject, what, "check the path and its permissions") from None
+    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
+
+
+def check_keys(keys: Iterable[str], where: Callable[[int], str], source: Path) -> None:
+    """Keys are UTF-8 and unique, even for a file system that ignores case or normalisation.
+
+    Args:
+        keys: every key of a data set.
+        where: says where the key of a position stands.
+        source: what lists them.
+
+    Raises:
+        InputError: a key is not UTF-8, or two name the same sample.
+    """
+    seen: dict[str, int] = {}
+    for position, key in enumerate(keys):
+        if any("\ud800" <= letter <= "\udfff" for letter in key):
+            raise InputError(source, f"file name {key!r} is not UTF-8", "rename the file")
+        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", key).casefold())
+        first = seen.setdefault(folded, position)
+        if first != position:
+            what = f"{where(position)} and {where(first)} name the same sample {key!r}"
+            raise InputError(source, what, "list every image once, under one spelling")
 
 
 def safe_path(text: str, file: Path, where: str) -> str:
@@ -128,6 +171,9 @@ def _listed(row: Sequence[str], columns: Mapping[str, int], file: Path, where: s
     label = row[columns["label"]].strip()
     if not label or any(unicodedata.category(letter) == "Cc" for letter in label):
         raise InputError(file, f"{where}: label {label!r} is no class", "give every path a label")
+    if label.isdecimal() and not is_whole(label):
+        what = f"{where}: label {label[:MAX_DIGITS]!r} has more than {MAX_DIGITS} digits"
+        raise InputError(file, what, "use names, or 0, 1, 2 ...")
     if not label.isdecimal() and _is_number(label):
         what = f"{where}: label {label!r} is neither a class name nor a whole number from 0"
         raise InputError(file, what, "use names, or 0, 1, 2 ...")
@@ -269,15 +315,13 @@ def _integer(entry: Mapping[str, Any], name: str, file: Path, where: str) -> int
 def _text(file: Path, encoding: str) -> str:
     """A listing's text; the file must be regular, of a sane size, and UTF-8."""
     try:
-        if not file.is_file():
+        if path_kind(file) != "file":
             raise InputError(file, "is missing or no regular file", "name a file that exists")
         if file.stat().st_size > MAX_LISTING_BYTES:
             what = f"is larger than {MAX_LISTING_BYTES} bytes"
             raise InputError(file, what, "split it")
         data = file.read_bytes()
     except OSError as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(file, f"cannot be read ({error.strerror})", "check the file") from None
     try:
         return data.decode(encoding)

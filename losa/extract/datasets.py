@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import hashlib
 import json
 import logging
 import os
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from losa.errors import InputError, ResourceError, UsageError
-from losa.extract.annotations import Listed, read_csv, safe_split
+from losa.extract.annotations import Listed, check_keys, path_kind, read_csv, safe_split
 from losa.extract.images import EXTENSIONS
 from losa.extract.inat import RELEASES, load_inat
 from losa.features import Sample
@@ -23,6 +23,7 @@ VAL_SHARE: Final = 5
 """One sample in five goes to ``val`` where a data set has no splits of its own."""
 
 _USUAL_SPLITS: Final = ("train", "val", "test")
+_SPLIT_FOLDERS: Final = ("train", "val", "valid", "validation", "test", "dev", "eval")
 
 log = logging.getLogger(__name__)
 
@@ -82,12 +83,12 @@ def load_dataset(
         listing = load_inat(text, data_dir, splits)
         dataset = Dataset(text, listing.root, listing.splits, listing.classes)
     elif kind == "folder" and rest:
-        dataset = _load_folder(Path(rest), seed)
+        dataset = _load_folder(Path(rest), seed, named=splits is not None)
     elif kind == "csv" and rest:
         dataset = _load_csv(Path(rest), seed)
-    elif Path(text).is_dir():
-        dataset = _load_folder(Path(text), seed)
-    elif Path(text).exists():
+    elif (found := path_kind(Path(text))) == "folder":
+        dataset = _load_folder(Path(text), seed, named=splits is not None)
+    elif found is not None:
         dataset = _load_csv(Path(text), seed)
     else:
         near = difflib.get_close_matches(text, RELEASES, n=1)
@@ -137,12 +138,24 @@ def _load_csv(file: Path, seed: int) -> Dataset:
         odd = listed[numbers.index(not numbers[0])]
         what = f"{odd.where}: label {odd.label!r} is of another kind than {listed[0].label!r}"
         raise InputError(file, what, "use names throughout, or whole numbers throughout")
+    if all(numbers):
+        _check_spelling(listed, file)
     return _dataset(f"csv:{file.name}", listed, seed, root=file.parent, source=file)
 
 
-def _load_folder(root: Path, seed: int) -> Dataset:
+def _check_spelling(listed: Sequence[Listed], file: Path) -> None:
+    """A number has one spelling: ``01`` beside ``1`` would be a second class."""
+    first: dict[int, Listed] = {}
+    for item in listed:
+        other = first.setdefault(int(item.label), item)
+        if item.label != other.label:
+            what = f"{item.where}: label {item.label!r} is the number of {other.where}"
+            raise InputError(file, f"{what}, {other.label!r}", "write it in one way throughout")
+
+
+def _load_folder(root: Path, seed: int, *, named: bool) -> Dataset:
     """A data set whose folders are its classes, perhaps below folders that are its splits."""
-    if not root.is_dir():
+    if path_kind(root) != "folder":
         raise InputError(root, "is missing or no folder", "name a folder of images")
     ignored: list[str] = []
     found = [path.split("/") for path in sorted(_images_below(root, (), ignored))]
@@ -157,16 +170,36 @@ def _load_folder(root: Path, seed: int) -> Dataset:
         one, other = "/".join(shallow[0]), "/".join(deep[0])
         what = f"mixes class/file ({one}) and split/class/file ({other})"
         raise InputError(root, what, "use one layout for all images")
+    if deep and not named:
+        _check_splits({parts[0] for parts in deep}, root)
     listed = [Listed("/".join(parts), parts[0], None, "/".join(parts)) for parts in shallow]
     for parts in deep:
         split, path = safe_split(parts[0], root, parts[0]), "/".join(parts)
         listed.append(Listed(path, parts[1], split, path))
-    empty = [split for split in _USUAL_SPLITS if deep and (root / split).is_dir()]
-    for split in empty:
-        if not any(item.split == split for item in listed):
-            raise InputError(root / split, "holds no images", "fill it, or remove it")
+    if deep:
+        _check_filled(root, {item.split for item in listed})
     # The folder's name and not its path: a store must not depend on where its images lay.
     return _dataset(f"folder:{root.resolve().name}", listed, seed, root=root, source=root)
+
+
+def _check_splits(tops: Collection[str], root: Path) -> None:
+    """Folders of class/subfolder/file must not pass for splits: one top folder has a usual name."""
+    if any(top.lower() in _SPLIT_FOLDERS for top in tops):
+        return
+    shown = ", ".join(repr(top) for top in sorted(tops)[:3]) + (", ..." if len(tops) > 3 else "")  # noqa: PLR2004 -- enough to recognise them
+    raise InputError(
+        root,
+        f"reads as split/class/file, but none of {shown} is a usual name of a split",
+        f"rename the splits' folders ({', '.join(_SPLIT_FOLDERS)}) or name them with --split; "
+        "if they are classes, move their pictures up to class/picture.jpg",
+    )
+
+
+def _check_filled(root: Path, filled: Collection[str | None]) -> None:
+    """A folder of a usual split that holds nothing was hardly meant."""
+    for split in _USUAL_SPLITS:
+        if split not in filled and path_kind(root / split) == "folder":
+            raise InputError(root / split, "holds no images", "fill it, or remove it")
 
 
 def _images_below(
@@ -186,13 +219,24 @@ def _images_below(
         is_image = os.path.splitext(entry.name)[1].lower() in EXTENSIONS  # noqa: PTH122 -- a plain name
         if entry.name.startswith("."):
             ignored.append(entry.name)
-        elif entry.is_dir():
+        elif _is_folder(entry, is_image=is_image):
             for path in _images_below(root / entry.name, (*above, here), ignored):
                 yield f"{entry.name}/{path}"
         elif is_image:
             yield entry.name
         else:
             ignored.append(entry.name)
+
+
+def _is_folder(entry: os.DirEntry[str], *, is_image: bool) -> bool:
+    """Whether images may lie below an entry; a link that leads nowhere is left to the decoder."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if is_image or error.errno == errno.ELOOP:
+            return False
+        what = f"cannot be looked at ({error.strerror})"
+        raise ResourceError(entry.path, what, "check it") from None
 
 
 def _dataset(
@@ -203,7 +247,7 @@ def _dataset(
     whole = all(label.isdecimal() for label in names)
     classes = tuple(sorted(names, key=lambda label: (int(label) if whole else 0, label)))
     numbers = {label: number for number, label in enumerate(classes)}
-    _check_keys(listed, source)
+    check_keys((item.path for item in listed), lambda at: listed[at].where, source)
     splits: dict[str, list[Sample]] = {}
     for item in listed:
         sample = Sample(item.path, item.path, numbers[item.label])
@@ -220,19 +264,6 @@ def _dataset(
 def _split_rank(split: str) -> int:
     """Train, val and test before all others."""
     return _USUAL_SPLITS.index(split) if split in _USUAL_SPLITS else len(_USUAL_SPLITS)
-
-
-def _check_keys(listed: Sequence[Listed], source: Path) -> None:
-    """Keys are UTF-8 and unique, even for a file system that ignores case or normalisation."""
-    seen: dict[str, str] = {}
-    for item in listed:
-        if any("\ud800" <= letter <= "\udfff" for letter in item.path):
-            raise InputError(source, f"file name {item.path!r} is not UTF-8", "rename the file")
-        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", item.path).casefold())
-        other = seen.setdefault(folded, item.where)
-        if other is not item.where:
-            what = f"{item.where} and {other} name the same sample {item.path!r}"
-            raise InputError(source, what, "list every image once, under one spelling")
 
 
 def _only(dataset: Dataset, splits: tuple[str, ...] | None) -> Dataset:

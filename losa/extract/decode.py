@@ -16,17 +16,16 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from losa.errors import ResourceError
-from losa.extract.images import ImageError, load_pixels
+from losa.extract.images import ImageError, filter_warnings, load_pixels
 from losa.extract.transforms import Preprocessing
 
 
@@ -73,10 +72,14 @@ class DecodePool:
         self._workers = workers
         self._executor: Executor | None = None
         self._stop = ctypes.c_byte(0)
+        self._filters = ExitStack()
 
     def __enter__(self) -> DecodePool:
         if self._workers == 0:
             self._stop = ctypes.c_byte(0)
+            # Here and not around every image: filters belong to the process, not to a thread.
+            self._filters.enter_context(warnings.catch_warnings())
+            filter_warnings()
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="losa-decode")
             return self
         context = multiprocessing.get_context("spawn")
@@ -96,6 +99,7 @@ class DecodePool:
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
             self._executor = None
+        self._filters.close()
 
     def batches(
         self, path_batches: Iterable[Sequence[Path]], *, pad_to: int
@@ -183,9 +187,7 @@ def _start_worker(stop: ctypes.c_byte) -> None:
     """Prepare a worker process."""
     _worker_stop.append(stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Pillow warns of odd metadata for every other photograph; only the size warning means trouble.
-    warnings.simplefilter("ignore")
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    filter_warnings()
     threading.Thread(target=_leave_with_parent, name="losa-parent", daemon=True).start()
 
 

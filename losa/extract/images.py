@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -29,6 +30,9 @@ EXTENSIONS: Final = frozenset(
     [".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"]
 )
 MAX_PIXELS: Final = 64_000_000
+TOO_LARGE: Final = f"has more than {MAX_PIXELS} pixels, or would have once resized"
+"""What a store records, in one text, because its identity covers the text."""
+
 BACKGROUND: Final = (255, 255, 255, 255)
 """What shows through where an image is transparent: white."""
 
@@ -78,11 +82,19 @@ def load_pixels(path: Path, preprocessing: Preprocessing) -> UInt8[np.ndarray, "
     image = open_rgb(path)
     target = _resized_size(image.size, preprocessing)
     if target[0] * target[1] > MAX_PIXELS:
-        what = f"is too elongated: {image.width} x {image.height} pixels"
-        raise ImageError(path, ImageStatus.TOO_LARGE, what)
+        raise ImageError(path, ImageStatus.TOO_LARGE, TOO_LARGE)
     if target != image.size:
         image = image.resize(target, Image.Resampling[preprocessing.interpolation.upper()])
     return np.array(_centre_crop(image, preprocessing))
+
+
+def filter_warnings() -> None:
+    """Take Pillow's warnings alike in every process and thread that decodes.
+
+    Pillow warns of odd metadata for every other photograph; only the size warning means trouble.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 def open_rgb(path: Path) -> Image.Image:
@@ -94,8 +106,8 @@ def open_rgb(path: Path) -> Image.Image:
     with _regular_file(path) as file:
         try:
             return _decoded(file, path)
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise ImageError(path, ImageStatus.TOO_LARGE, _one_line(error)) from None
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise ImageError(path, ImageStatus.TOO_LARGE, TOO_LARGE) from None
         except UnidentifiedImageError:
             what = f"is none of {', '.join(FORMATS)}"
             raise ImageError(path, ImageStatus.FORMAT, what) from None
@@ -113,8 +125,7 @@ def _decoded(file: IO[bytes], path: Path) -> Image.Image:
     """Decode a file whose size is checked before its pixels are touched."""
     with Image.open(file, formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
-            what = f"is {image.width} x {image.height} pixels; the limit is {MAX_PIXELS}"
-            raise ImageError(path, ImageStatus.TOO_LARGE, what)
+            raise ImageError(path, ImageStatus.TOO_LARGE, TOO_LARGE)
         image.load()
         return _upright(image, _as_rgb(image, path))
 

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from losa.errors import InputError, UsageError
-from losa.extract.annotations import CocoListing, category_names, read_coco, read_json
+from losa.extract.annotations import (
+    CocoListing,
+    category_names,
+    check_keys,
+    path_kind,
+    read_coco,
+    read_json,
+)
 from losa.features import Sample
 
 SOURCE: Final = "https://github.com/visipedia/inat_comp/tree/master"
@@ -79,6 +86,11 @@ def load_inat(name: str, data_dir: Path, splits: tuple[str, ...] | None) -> Inat
     root = _root(release, data_dir, wanted)
     files = {split: _file(release, root, split) for split in wanted}
     listings = {split: read_coco(file) for split, file in files.items()}
+    check_keys(
+        (path for listing in listings.values() for path, _ in listing.images),
+        lambda position: _place(files, listings, position),
+        root,
+    )
     categories = _categories(root, files, listings)
     labels = {category: label for label, category in enumerate(categories)}
     found = {
@@ -89,11 +101,22 @@ def load_inat(name: str, data_dir: Path, splits: tuple[str, ...] | None) -> Inat
     return InatListing(root, found, tuple(categories.values()))
 
 
+def _place(files: Mapping[str, Path], listings: Mapping[str, CocoListing], position: int) -> str:
+    """The file and the entry of an image, counted through all splits."""
+    for split, listing in listings.items():
+        if position < len(listing.images):
+            return f"{files[split].name} images[{position}]"
+        position -= len(listing.images)
+    raise IndexError(position)
+
+
 def _root(release: Release, data_dir: Path, wanted: tuple[str, ...]) -> Path:
     """The folder that holds the release's JSON files."""
     folders = (data_dir / release.name, data_dir)
     for folder in folders:
-        if any((folder / file).is_file() for names in release.files.values() for file in names):
+        if any(
+            path_kind(folder / file) == "file" for names in release.files.values() for file in names
+        ):
             return folder
     file = release.files[wanted[0]][0]
     raise InputError(
@@ -107,7 +130,7 @@ def _file(release: Release, root: Path, split: str) -> Path:
     """The JSON file of a split."""
     names = release.files[split]
     for name in names:
-        if (root / name).is_file():
+        if path_kind(root / name) == "file":
             if name != names[0]:
                 log.info("%s: split %s is %s", release.name, split, name)
             return root / name
@@ -130,7 +153,7 @@ def _categories(
             what = f"lists other categories than {files[first].name}"
             raise InputError(files[split], what, "use two files of one release")
     later = root / "categories.json"
-    if not later.is_file():
+    if path_kind(later) != "file":
         return names
     value = read_json(later)
     clear = category_names(value["categories"] if _wrapped(value) else value, later)
@@ -149,6 +172,6 @@ def _check_images(release: Release, root: Path, found: Mapping[str, tuple[Sample
     """The folders that the listings name must be there; single files are the decoder's business."""
     for samples in found.values():
         folder = root / samples[0].path.split("/", 1)[0]
-        if not folder.exists():
+        if path_kind(folder) is None:
             what = "is missing: it holds the images"
             raise InputError(folder, what, f"unpack the images of {release.source} there")

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -24,11 +23,12 @@ import torch
 
 from losa.config import ExtractConfig
 from losa.device import Compute, resolve_compute
-from losa.errors import InputError, SkippedError
+from losa.errors import InputError, SkippedError, UsageError
 from losa.extract.backbones import Backbone, BackboneRequest, build_backbone
 from losa.extract.calibrate import Calibrator, Statistics
 from losa.extract.datasets import Dataset, listing_digest, load_dataset
 from losa.extract.decode import DecodedBatch, DecodePool
+from losa.extract.overwrite import set_aside
 from losa.extract.staging import EncodedBatch, Stage
 from losa.features import Sample
 from losa.precision import exponent_for
@@ -42,6 +42,7 @@ from losa.store.writer import OK_STATUS, ShardTask, ShardWriter
 logger = logging.getLogger(__name__)
 AUTO_BATCH: Final = {"cpu": 32, "cuda": 64}
 MAX_AUTO_WORKERS: Final = 16
+MAX_NAME_BYTES: Final = 180
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> dict[
         LosaError: any of its kinds; what was committed before stays.
     """
     started = time.monotonic()
+    config = config.model_copy(update={"store": _place(config.store)})
     compute = resolve_compute(config.device, config.amp_dtype)
     dataset = load_dataset(config.dataset, config.data_dir, splits=config.split, seed=config.seed)
     request = BackboneRequest(
@@ -78,7 +80,7 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> dict[
     )
     backbone = build_backbone(request, device=compute.device, amp_dtype=compute.amp)
     job = _Job(config, dataset, backbone, compute, progress or _silent)
-    with _set_aside(config):
+    with set_aside(config.store, job.plan.digest, active=config.overwrite):
         job.open()
         computed = job.write()
         store_id = job.seal()
@@ -93,6 +95,21 @@ class _Computed:
     batch: DecodedBatch
     samples: Sequence[Sample]
     encoded: EncodedBatch
+
+
+def check_skips(config: ExtractConfig, result: Mapping[str, Any]) -> None:
+    """Say that an extraction skipped more samples than allowed; all that could be written is.
+
+    Raises:
+        SkippedError: the share is above ``--max-skip``.
+    """
+    rows = sum(split["rows"] for split in result["splits"].values())
+    if result["skipped"] > config.max_skip * rows:
+        raise SkippedError(
+            result["store"],
+            f"{result['skipped']} of {rows} samples were skipped, more than --max-skip allows",
+            "the store is sealed; its commit records say which and why, or raise --max-skip",
+        )
 
 
 class _Job:
@@ -153,6 +170,7 @@ class _Job:
         with StoreWriter(self.config.store, durable=self.durable) as writer:
             if writer.is_sealed:
                 return 0
+            writer.withdraw_damaged()
             tasks = writer.tasks()
             check_space(self.config.store, self.plan, sum(task.rows for task in tasks))
             total = sum(split.rows for split in self.plan.splits.values())
@@ -171,11 +189,7 @@ class _Job:
             return writer.seal()
 
     def report(self, store_id: str, computed: int, seconds: float) -> dict[str, Any]:
-        """What was done, as the command prints it.
-
-        Raises:
-            SkippedError: more rows were skipped than ``--max-skip`` allows.
-        """
+        """What was done, as the command prints it; kept beside the store if rows were computed."""
         path = self.config.store
         splits: dict[str, Any] = files.read_json(path / layout.SEALED_OBJECT)["splits"]
         rows = sum(split["rows"] for split in splits.values())
@@ -191,15 +205,10 @@ class _Job:
             "samples_per_second": round(computed / seconds, 2) if computed else None,
             "numerics": self.plan.numerics.to_json(),
         }
-        beside = path.with_name(f"{path.stem}.extract.json")
-        record = {"config": self.config.model_dump(mode="json"), "result": result}
-        files.write_atomic(beside, files.canonical_json(record), durable=self.durable)
-        if skipped > self.config.max_skip * rows:
-            raise SkippedError(
-                path,
-                f"{skipped} of {rows} samples were skipped, more than --max-skip allows",
-                f"see the commit records, or raise --max-skip; all is written, also {beside}",
-            )
+        if computed:
+            beside = path.with_name(f"{path.name}.extract.json")
+            record = {"config": self.config.model_dump(mode="json"), "result": result}
+            files.write_atomic(beside, files.canonical_json(record), durable=self.durable)
         return result
 
     def _wanted(self) -> Plan:
@@ -334,21 +343,21 @@ class _Job:
         self.progress(ExtractEvent(self._done, total, self.plan.spec.sample_bytes))
 
 
-@contextmanager
-def _set_aside(config: ExtractConfig) -> Iterator[None]:
-    """With ``--overwrite``: move the old store aside, and delete it only after success."""
-    path = config.store
-    aside = path.with_name(f".{path.name}.old")
-    if not (config.overwrite and path.exists()):
-        yield
-        return
-    check_format(path)
-    if aside.exists():  # an earlier --overwrite was interrupted: what is here is its beginning
-        shutil.rmtree(path)
-    else:
-        path.rename(aside)
-    yield
-    shutil.rmtree(aside)
+def _place(store: Path) -> Path:
+    """Where the store lies, without links on the way, under a name that can carry others beside it.
+
+    Raises:
+        UsageError: no store can have that name.
+    """
+    path = store.resolve()
+    try:
+        size = len(path.name.encode())
+        str(path).encode()
+    except UnicodeEncodeError:
+        size = 0
+    if not 0 < size <= MAX_NAME_BYTES:
+        raise UsageError("--store", f"{str(store)!r} cannot name a store", "give another name")
+    return path
 
 
 def _auto_batch(device: torch.device, splits: Mapping[str, SplitPlan], shard_rows: int) -> int:

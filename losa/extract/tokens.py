@@ -17,7 +17,7 @@ from losa.features import TokenGrid
 Pooling = Callable[[Tensor], Tensor]
 """A function from a plane ``[b l d]`` to a plane with fewer tokens."""
 
-_WINDOW = re.compile(r"pool:(?:(\d+)x)?(\d+)x(\d+)")
+_WINDOW = re.compile(r"pool:(?:(\d{1,18})x)?(\d{1,18})x(\d{1,18})")
 
 
 def parse_tokens(text: str, grid: TokenGrid) -> tuple[TokenGrid, Pooling]:
@@ -44,7 +44,7 @@ def parse_tokens(text: str, grid: TokenGrid) -> tuple[TokenGrid, Pooling]:
     if not sides or 0 in sides:
         raise UsageError(
             "--tokens",
-            f"{text!r} is not a token policy",
+            f"{text[:60]!r} is not a token policy",
             "use all, pool:2x2, pool:1x2x2 or summary",
         )
     window = (

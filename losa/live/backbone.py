@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,9 +16,26 @@ from losa.adapt.checkpoint import AdaptorCard, load_adaptor
 from losa.device import Compute
 from losa.errors import MismatchError
 from losa.extract.backbones import Backbone, BackboneRequest, build_backbone
+from losa.extract.run import MAX_AUTO_WORKERS
 from losa.extract.transforms import Preprocessing
 from losa.precision import decode, encode
 from losa.store.plan import differing_fields
+
+Workers = int | Literal["auto"]
+
+
+def decode_workers(asked: Workers, batches: int) -> int:
+    """Decode processes: as extraction has them, but none is started for a single batch.
+
+    Example:
+        >>> decode_workers(3, 1), decode_workers("auto", 1)
+        (3, 0)
+    """
+    if asked != "auto":
+        return asked
+    if batches <= 1:
+        return 0
+    return max(1, min(MAX_AUTO_WORKERS, batches, len(os.sched_getaffinity(0)) // 2))
 
 
 class LivePipeline:

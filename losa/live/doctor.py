@@ -18,7 +18,6 @@ from losa.errors import ResourceError
 PACKAGES: Final = ("torch", "timm", "numpy", "zarr", "h5py", "safetensors", "pillow", "pydantic")
 OPTIONAL: Final = {
     "decord": "video decoding (has wheels for Linux and Windows on x86-64)",
-    "matplotlib": "pictures of the demo and the benchmarks: pip install 'losa[demo]'",
 }
 PROBE_BYTES: Final = 64 * 2**20
 SPARE_BYTES: Final = 10**9
@@ -63,11 +62,9 @@ def _cuda() -> dict[str, Any]:
 
 def _disk(path: Path) -> list[dict[str, Any]]:
     """Free space, and the rate of writing and reading back one shard-sized file."""
-    stats = os.statvfs(path)
-    free = stats.f_bavail * stats.f_frsize
-    findings = [_finding("disk free", f"{free / 1e9:.1f} GB at {path}", ok=free > SPARE_BYTES)]
     block = os.urandom(2**20)
     try:
+        stats = os.statvfs(path)
         with tempfile.TemporaryFile(dir=path, buffering=0) as file:
             started = time.perf_counter()
             for _ in range(PROBE_BYTES // len(block)):
@@ -80,8 +77,13 @@ def _disk(path: Path) -> list[dict[str, Any]]:
             while file.read(len(block)):
                 pass
             read = PROBE_BYTES / (time.perf_counter() - started)
-    except OSError as error:
-        raise ResourceError(path, f"cannot be written ({error.strerror})", "give --path") from None
+    except (OSError, ValueError) as error:
+        # ValueError: a NUL or half a surrogate pair, which a message must not repeat raw.
+        subject = ascii(str(path)) if isinstance(error, ValueError) else path
+        why = (error.strerror if isinstance(error, OSError) else None) or error
+        raise ResourceError(subject, f"cannot be written ({why})", "give --path") from None
+    free = stats.f_bavail * stats.f_frsize
+    findings = [_finding("disk free", f"{free / 1e9:.1f} GB at {path}", ok=free > SPARE_BYTES)]
     findings.append(_finding("disk write", f"{write / 1e9:.2f} GB/s with fsync", ok=True))
     findings.append(_finding("disk read", f"{read / 1e9:.2f} GB/s", ok=True))
     return findings

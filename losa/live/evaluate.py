@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from losa.adapt.checkpoint import AdaptorCard, load_card
 from losa.adapt.metrics import MetricSums
 from losa.device import resolve_compute
 from losa.errors import MismatchError
-from losa.extract.datasets import load_dataset
+from losa.extract.datasets import Dataset, listing_digest, load_dataset
 from losa.extract.decode import DecodePool
 from losa.extract.run import ExtractEvent
-from losa.live.backbone import LivePipeline
+from losa.features import Sample
+from losa.live.backbone import LivePipeline, Workers, decode_workers
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,7 @@ class LiveRequest:
     weights: str | None = None
     batch_size: int = 64
     device: str = "auto"
+    num_workers: Workers = "auto"
 
 
 def evaluate_dataset(
@@ -40,21 +46,17 @@ def evaluate_dataset(
         MismatchError: the data set's classes are not the run's.
         LosaError: the run, the weights or the data set do not fit.
     """
-    dataset = load_dataset(request.dataset, request.data_dir, splits=(request.split,))
+    card = load_card(request.run)
+    dataset = _dataset_of(request, card)
     pipeline = LivePipeline(request.run, request.weights, resolve_compute(request.device, "auto"))
-    if dataset.classes != pipeline.card.classes:
-        raise MismatchError(
-            request.dataset,
-            f"its {len(dataset.classes)} classes are not the run's {len(pipeline.card.classes)}",
-            "give a data set with the classes the run was trained on",
-        )
     samples = dataset.splits[request.split]
-    size = request.batch_size
+    size = min(request.batch_size, len(samples))
     groups = [samples[start : start + size] for start in range(0, len(samples), size)]
     paths = [[dataset.root / sample.path for sample in group] for group in groups]
     sums = MetricSums(len(dataset.classes))
     done = 0
-    with DecodePool(pipeline.preprocessing, workers=1) as pool:
+    workers = decode_workers(request.num_workers, len(groups))
+    with DecodePool(pipeline.preprocessing, workers=workers) as pool:
         for batch, group in zip(pool.batches(paths, pad_to=size), groups, strict=True):
             labels = torch.tensor([sample.label for sample in group])
             readable = torch.ones(len(group), dtype=torch.bool)
@@ -63,6 +65,35 @@ def evaluate_dataset(
             sums.add(logits[readable], labels[readable])
             sums.add_skipped(labels[~readable])
             done += len(group)
-            progress(ExtractEvent(done, len(samples), pipeline.card.spec.sample_bytes, "evaluate"))
+            progress(ExtractEvent(done, len(samples), card.spec.sample_bytes, "evaluate"))
     metrics = sums.metrics().to_json()
     return {"run": str(request.run), "dataset": dataset.name, "split": request.split, **metrics}
+
+
+def _dataset_of(request: LiveRequest, card: AdaptorCard) -> Dataset:
+    """The data set, split by the seed that the run's store was extracted with."""
+    dataset = load_dataset(
+        request.dataset, request.data_dir, splits=(request.split,), seed=card.order_seed
+    )
+    if dataset.classes != card.classes:
+        raise MismatchError(
+            request.dataset,
+            f"its {len(dataset.classes)} classes are not the run's {len(card.classes)}",
+            "give a data set with the classes the run was trained on",
+        )
+    _warn_of_other_samples(request, card, dataset.splits[request.split])
+    return dataset
+
+
+def _warn_of_other_samples(
+    request: LiveRequest, card: AdaptorCard, samples: Sequence[Sample]
+) -> None:
+    known = card.listings.get(request.split)
+    if known is not None and known != listing_digest(samples):
+        log.warning(
+            "%s: %s is another set of samples than the %s of the run's store, and may hold images "
+            "that the run was trained on",
+            request.dataset,
+            request.split,
+            request.split,
+        )

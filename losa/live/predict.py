@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from losa.adapt.evaluate import logits_of_rows
+from losa.adapt.checkpoint import load_card
+from losa.adapt.evaluate import check_same_features, logits_of_rows
 from losa.device import AmpName, resolve_compute
 from losa.errors import InputError
 from losa.extract.decode import DecodePool
 from losa.extract.images import EXTENSIONS
-from losa.live.backbone import LivePipeline
+from losa.live.backbone import LivePipeline, Workers, decode_workers
 from losa.store import Store, open_store
 from losa.store.writer import OK_STATUS
+
+EXACT_TOLERANCE: Final = 1e-4
+HALF_TOLERANCE: Final = 1e-2
+"""Largest differences of live and cached logits, of float32 stores and of all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,21 +39,27 @@ class PredictRequest:
     batch_size: int = 32
     device: str = "auto"
     amp_dtype: AmpName = "auto"
+    num_workers: Workers = "auto"
 
 
 def predict(request: PredictRequest) -> dict[str, Any]:
     """Classify images; every path gets its classes, or the reason why it has none.
 
-    With a store, the live logits of images it lists are compared with those of its cached features.
+    With a store, the live logits of images it lists are compared with those of its cached features:
+    the files must be those that were extracted, for they are known by the end of their paths.
 
     Raises:
+        MismatchError: the store's features are not such as the run was trained on.
         LosaError: the run, the weights or the store do not fit, or there is no image.
     """
     images = list(_images(request.paths))
+    store = open_store(request.store) if request.store is not None else None
+    if store is not None:
+        check_same_features(load_card(request.run), store)
     pipeline = LivePipeline(
         request.run, request.weights, resolve_compute(request.device, request.amp_dtype)
     )
-    logits, failures = _live_logits(pipeline, images, request.batch_size)
+    logits, failures = _live_logits(pipeline, images, request)
     predictions = [
         {"path": str(path), "error": failures[number]}
         if number in failures
@@ -56,11 +67,11 @@ def predict(request: PredictRequest) -> dict[str, Any]:
         for number, path in enumerate(images)
     ]
     result: dict[str, Any] = {"run": str(request.run), "predictions": predictions}
-    if request.store is not None:
+    if store is not None:
         readable = {
             path: logits[number] for number, path in enumerate(images) if number not in failures
         }
-        result["cache_check"] = _cache_check(pipeline, open_store(request.store), readable)
+        result["cache_check"] = _cache_check(pipeline, store, readable)
     return result
 
 
@@ -78,11 +89,13 @@ def _images(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _live_logits(
-    pipeline: LivePipeline, images: Sequence[Path], size: int
+    pipeline: LivePipeline, images: Sequence[Path], request: PredictRequest
 ) -> tuple[Float[Tensor, "b y"], dict[int, str]]:
+    size = min(request.batch_size, len(images))
     groups = [list(images[start : start + size]) for start in range(0, len(images), size)]
     parts, failures = [], {}
-    with DecodePool(pipeline.preprocessing, workers=0) as pool:
+    workers = decode_workers(request.num_workers, len(groups))
+    with DecodePool(pipeline.preprocessing, workers=workers) as pool:
         for number, batch in enumerate(pool.batches(groups, pad_to=size)):
             parts.append(pipeline.logits(batch.pixels))
             for failure in batch.failures:
@@ -101,34 +114,52 @@ def _cache_check(
     pipeline: LivePipeline, store: Store, live: Mapping[Path, Tensor]
 ) -> dict[str, Any]:
     """Largest difference between live and cached logits over the images that the store lists."""
-    compared, largest, same = 0, 0.0, True
-    for split in store.splits:
-        places = _rows_of(store, split, list(live))
-        if not places:
-            continue
+    differences, same = [], True
+    for split, places in _places_of(store, list(live)).items():
         rows = np.array(list(places.values()), dtype=np.int64)
-        cached = logits_of_rows(pipeline.adaptor, store, split, rows)
+        with pipeline.compute.autocast():
+            cached = logits_of_rows(pipeline.adaptor, store, split, rows)
         found = torch.stack([live[path] for path in places])
-        largest = max(largest, float((found - cached.cpu()).abs().max()))
-        same = same and bool((found.argmax(1) == cached.cpu().argmax(1)).all())
-        compared += len(rows)
-    return {"compared": compared, "max_abs_difference": largest, "same_classes": same}
-
-
-def _rows_of(store: Store, split: str, paths: Sequence[Path]) -> dict[Path, int]:
-    """Rows of a split whose sample's path is the end of one of the paths."""
-    reader = store.split(split)
-    readable = reader.status == OK_STATUS
-    row_of = {
-        reader.samples[index].path: row
-        for row, index in enumerate(reader.source_index.tolist())
-        if readable[row]
+        differences += (found - cached).abs().amax(1).tolist()
+        same = same and bool((found.argmax(1) == cached.argmax(1)).all())
+    return {
+        "compared": len(differences),
+        "max_abs_difference": max(differences, default=None),
+        "same_classes": same if differences else None,
+        "tolerance": _tolerance(pipeline, store),
     }
-    places = {}
+
+
+def _tolerance(pipeline: LivePipeline, store: Store) -> float:
+    """Difference of logits that the features' own rounding explains."""
+    is_exact = {pipeline.card.spec.dtype, store.spec.dtype} == {"float32"}
+    return EXACT_TOLERANCE if is_exact else HALF_TOLERANCE
+
+
+def _places_of(store: Store, paths: Sequence[Path]) -> dict[str, dict[Path, int]]:
+    """By split, the readable row of each path that ends with a whole sample's path.
+
+    The longest sample's path wins; where several rows have it, none does.
+    """
+    ends = {path: _ends(path) for path in paths}
+    wanted = {end for path in paths for end in ends[path]}
+    rows_of: dict[str, list[tuple[str, int]]] = {}
+    for split in store.splits:
+        reader = store.split(split)
+        for row, index in enumerate(reader.source_index.tolist()):
+            name = reader.samples[index].path
+            if name in wanted:
+                rows_of.setdefault(name, []).append((split, row))
+    places: dict[str, dict[Path, int]] = {}
     for path in paths:
-        parts = path.resolve().parts
-        ends = ("/".join(parts[start:]) for start in range(1, len(parts)))
-        row = next((row_of[end] for end in ends if end in row_of), None)
-        if row is not None:
-            places[path] = row
+        found = next((rows_of[end] for end in ends[path] if end in rows_of), [])
+        if len(found) == 1 and store.split(found[0][0]).status[found[0][1]] == OK_STATUS:
+            split, row = found[0]
+            places.setdefault(split, {})[path] = row
     return places
+
+
+def _ends(path: Path) -> list[str]:
+    """What a path ends with, the longest first."""
+    parts = path.resolve().parts
+    return ["/".join(parts[start:]) for start in range(1, len(parts))]

@@ -11,8 +11,10 @@ import hashlib
 import itertools
 import json
 import os
+import socket
 import stat
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,6 +80,8 @@ def create_once(path: Path, data: bytes, *, scratch: Path, durable: bool) -> boo
         return publish(temporary, path, durable=durable)
     except OSError as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, FileNotFoundError) and path.exists():
+            return False  # somebody sealed the store, and swept our temporary file away with it
         raise resource_error(path, error) from error
 
 
@@ -184,20 +188,29 @@ def resource_error(path: Path, error: OSError) -> ResourceError:
 
 
 def owner_tag() -> str:
-    """A name for a temporary file that says which process of which boot made it, unique in it."""
-    return f"{os.getpid()}-{start_time(os.getpid())}-{boot_id()[:8]}-{next(_counter)}"
+    """A name for a temporary file that says which process made it, unique within it."""
+    return f"{os.getpid()}-{start_time(os.getpid())}-{process_space()}-{next(_counter)}"
 
 
 def tag_is_dead(tag: str) -> bool:
-    """Whether a name made by :func:`owner_tag` belongs to a process that is gone from this boot.
+    """Whether a name made by :func:`owner_tag` belongs to a process that is certainly gone.
 
-    A tag of another boot may be another machine's: it is only dead when nobody can tell otherwise,
-    which sealing decides.
+    A tag of another process space may be another machine's or container's: nobody here can tell.
     """
     parts = tag.split("-")
     if len(parts) < 4 or not (parts[0].isdecimal() and parts[1].isdecimal()):  # noqa: PLR2004 -- owner_tag's fields
         return False
-    return parts[2] == boot_id()[:8] and start_time(int(parts[0])) != int(parts[1])
+    return parts[2] == process_space() and start_time(int(parts[0])) != int(parts[1])
+
+
+@cache
+def process_space() -> str:
+    """What a process number is unique in: this host, boot and namespace of processes."""
+    try:
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        namespace = 0
+    return sha256(f"{socket.gethostname()} {boot_id()} {namespace}".encode())[:12]
 
 
 def boot_id() -> str:

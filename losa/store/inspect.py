@@ -7,7 +7,8 @@ from typing import Any
 
 from losa.store import files, layout
 from losa.store.plan import Plan
-from losa.store.reader import check_format
+from losa.store.reader import check_format, count_committed
+from losa.store.shardfile import Folders
 
 
 def describe_store(path: Path) -> dict[str, Any]:
@@ -17,15 +18,18 @@ def describe_store(path: Path) -> dict[str, Any]:
         StoreError: there is no store of this format at ``path``.
     """
     check_format(path)
-    plan_path = path / layout.PLAN_OBJECT
+    plan_path = Folders(path).check(layout.PLAN_OBJECT)
     plan = Plan.from_json(files.read_json(plan_path), plan_path)
     sealed_path = path / layout.SEALED_OBJECT
     sealed = sealed_path.exists()
     splits = {}
     for split, item in plan.splits.items():
         shards = layout.shard_count(item.rows, plan.shard_rows)
-        committed = sum(1 for _ in (path / ".losa/commits" / split).iterdir())
-        splits[split] = {"rows": item.rows, "shards": shards, "committed": committed}
+        splits[split] = {
+            "rows": item.rows,
+            "shards": shards,
+            "committed": count_committed(path, split),
+        }
     return {
         "store": str(path),
         "sealed": sealed,

@@ -5,6 +5,7 @@ Source: docs/store-format.md, section "Plan".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,15 @@ from losa.store import files
 
 FORMAT_MAJOR: Final = 1
 FORMAT_MINOR: Final = 0
+
+SPLIT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+"""Names that are safe as a folder of a store."""
+
+MAX_ROWS: Final = 2**31
+MAX_SHARD_ROWS: Final = 2**20
+MAX_SIDE: Final = 2**16
+MAX_CHANNELS: Final = 2**20
+MAX_EXPONENT: Final = 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +113,7 @@ class Plan:
         try:
             identity = value["identity"]
             dataset = identity["dataset"]
-            return cls(
+            plan = cls(
                 spec=FeatureSpec.from_json(identity["features"]),
                 backbone=identity["backbone"],
                 preprocessing=identity["preprocessing"],
@@ -116,8 +126,11 @@ class Plan:
                 numerics=Numerics(**value["numerics"]),
                 exponents=tuple(value["exponents"]),
             )
+            _check_bounds(plan)
+            _check_splits(plan, views=identity["views"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(path, f"is not a losa plan ({error!r})", "extract again") from None
+        return plan
 
 
 def differing_fields(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
@@ -170,3 +183,37 @@ def check_same_numerics(path: Path, wanted: Numerics, found: Numerics) -> None:
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 -- one line of a terminal
+
+
+def _check_bounds(plan: Plan) -> None:
+    """Refuse numbers that no extraction writes, before anything is computed from them."""
+    spec, grid = plan.spec, plan.spec.grid
+    for name in ("height", "width", "time"):
+        _whole(f"grid.{name}", getattr(grid, name), 1, MAX_SIDE)
+    _whole("grid.prefix", grid.prefix, 0, MAX_SIDE)
+    _whole("channels", spec.channels, 1, MAX_CHANNELS)
+    _whole("shard_rows", plan.shard_rows, 1, MAX_SHARD_ROWS)
+    _whole("order_seed", plan.order_seed, 0, 2**64 - 1)
+    _whole("calibration_rows", plan.calibration_rows, 1, MAX_ROWS)
+    _whole("batch_size", plan.numerics.batch_size, 1, MAX_ROWS)
+    for tap in spec.taps:
+        _whole("tap", tap, 0, MAX_SIDE)
+    for exponent in plan.exponents:
+        _whole("exponent", exponent, 0, MAX_EXPONENT)
+    if len(plan.exponents) != len(spec.taps):
+        raise ValueError(f"{len(plan.exponents)} exponents for {len(spec.taps)} taps")
+
+
+def _check_splits(plan: Plan, *, views: object) -> None:
+    _whole("views", views, 1, 1)
+    for name, split in plan.splits.items():
+        if not SPLIT_NAME.fullmatch(name):
+            raise ValueError(f"{_short(name)!r} is no name of a split")
+        _whole("rows", split.rows, 1, MAX_ROWS)
+        _whole("samples", split.samples, split.rows, split.rows)
+
+
+def _whole(name: str, value: object, low: int, high: int) -> None:
+    # A bool is an int to Python, and not to the format.
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{name} is {_short(value)}")

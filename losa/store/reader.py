@@ -10,16 +10,12 @@ the kernel's slower copy; a mapping alone would turn a failing disk into SIGBUS.
 
 from __future__ import annotations
 
-import mmap
 import os
-import resource
 import zlib
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -29,6 +25,7 @@ from losa.errors import StoreError
 from losa.features import FeatureSpec, Sample
 from losa.store import files, layout
 from losa.store.plan import FORMAT_MAJOR, Plan
+from losa.store.shardfile import FileShard, Folders, Shard, ShardTable, descriptor_limit
 from losa.store.skeleton import STATISTICS
 
 RAW_DTYPES: Final[Mapping[str, str]] = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4"}
@@ -56,16 +53,17 @@ def open_store(path: Path | str, *, verify: Verify = "first") -> Store:
     """
     path = Path(path)
     check_format(path)
-    sealed_path = path / layout.SEALED_OBJECT
+    folders = Folders(path)
+    sealed_path = folders.check(layout.SEALED_OBJECT)
     plan_path = path / layout.PLAN_OBJECT
     if not sealed_path.exists():
-        raise StoreError(path, f"is not sealed ({_progress(path, plan_path)})", _RESUME)
+        raise StoreError(path, f"is not sealed ({_progress(path)})", _RESUME)
     sealed_bytes = files.read_file(sealed_path)
     sealed = files.parse_json(sealed_path, sealed_bytes)
     digests = sealed.get("files")
     if files.canonical_json(sealed) != sealed_bytes or not isinstance(digests, dict):
         raise StoreError(sealed_path, "is not as losa writes it", _REPAIR)
-    plan_bytes = read_sealed(path, layout.PLAN_OBJECT, digests)
+    plan_bytes = _as_sealed(plan_path, layout.PLAN_OBJECT, files.read_file(plan_path), digests)
     plan = Plan.from_json(files.parse_json(plan_path, plan_bytes), plan_path)
     return Store(path, plan, sealed, files.sha256(sealed_bytes), verify)
 
@@ -96,16 +94,20 @@ def check_format(path: Path) -> None:
         )
 
 
-def read_sealed(root: Path, name: str, digests: Mapping[str, Any]) -> bytes:
-    """Read a small file of a sealed store, and compare its sha256 with the seal's.
+def count_committed(path: Path, split: str) -> int:
+    """Shards of a split that are committed; a folder that got lost while empty holds none.
 
     Raises:
-        StoreError: the file is missing or is not the one that was sealed.
+        StoreError: a folder on the way is a symbolic link.
     """
-    data = files.read_file(root / name, at_most=files.MAX_TABLE_BYTES)
-    if files.sha256(data) != digests.get(name):
-        raise StoreError(root / name, "is not the file that was sealed", _REPAIR)
-    return data
+    name = layout.commit_object(split, 0)
+    folder = Folders(path).check(name).parent
+    try:
+        return sum(1 for _ in folder.iterdir())
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise files.resource_error(folder, error) from error
 
 
 class Store:
@@ -118,6 +120,8 @@ class Store:
         self.plan = plan
         self.sealed = sealed
         self.store_id = store_id
+        self.folders = Folders(path)
+        self.shards = ShardTable(descriptor_limit())
         self._verify = verify
         self._splits: dict[str, SplitReader] = {}
 
@@ -173,8 +177,21 @@ class Store:
         return np.frombuffer(data, dtype="<f4")
 
     def read_small(self, name: str) -> bytes:
-        """Read a file that the seal vouches for."""
-        return read_sealed(self.path, name, self.sealed["files"])
+        """Read a file that the seal vouches for.
+
+        Raises:
+            StoreError: the file is missing or is not the one that was sealed.
+        """
+        return _as_sealed(self.path / name, name, self.read_file(name), self.sealed["files"])
+
+    def read_file(self, name: str) -> bytes:
+        """Read a small file below the store's root, which no link leads to.
+
+        Raises:
+            StoreError: the file is missing, not regular, or behind a link.
+        """
+        path = self.folders.check(name)
+        return self.shards.with_room(lambda: files.read_file(path, at_most=files.MAX_TABLE_BYTES))
 
 
 class SplitReader:
@@ -191,7 +208,6 @@ class SplitReader:
         self._seen = {tap: np.zeros(self.rows, dtype=np.bool_) for tap in store.spec.taps}
         # "always" means that every read is a first touch.
         self._is_mapped = verify == "first" and self._bytes() < _memory_bytes() // 2
-        self._shards = _ShardTable(_descriptor_limit())
         self._checks: dict[tuple[int, int], UInt8[np.ndarray, "n"]] = {}
 
     @cached_property
@@ -239,19 +255,19 @@ class SplitReader:
         Raises:
             StoreError: a shard is missing or truncated, or a record fails its checksum.
         """
-        size = self.spec.record_bytes
-        places = [divmod(row, self._shard_rows) for row in rows.tolist()]
+        # By shard, so that a thread holds one of them at a time however the rows are strewn.
+        places: dict[int, list[tuple[int, int]]] = {}
+        for position, row in enumerate(rows.tolist()):
+            shard, slot = divmod(row, self._shard_rows)
+            places.setdefault(shard, []).append((position, slot))
         for number, tap in enumerate(taps):
-            shards = {shard: self._open(tap, shard) for shard in {place[0] for place in places}}
-            records = out[number].view(np.uint8).reshape(len(places), size)
-            if self._is_mapped and self._seen[tap][rows].all():
-                for record, (shard, slot) in zip(records, places, strict=True):
-                    record[:] = shards[shard].records(size)[slot]
-                continue
-            for record, (shard, slot) in zip(records, places, strict=True):
-                if os.preadv(shards[shard].handle, (record.data,), slot * size) != size:
-                    self._read_slowly(shards[shard], record.data, slot * size)
-            if self._verify != "never":
+            records = out[number].view(np.uint8).reshape(len(rows), self.spec.record_bytes)
+            mapped = self._is_mapped and bool(self._seen[tap][rows].all())
+            for shard, slots in places.items():
+                source = self._open(tap, shard, mapped=mapped)
+                for position, slot in slots:
+                    source.copy(slot, records[position])
+            if not mapped and self._verify != "never":
                 self._check(tap, rows, records)
 
     def _check(
@@ -281,32 +297,28 @@ class SplitReader:
         """A small file of a shard, compared with the shard's commit record."""
         commit = layout.commit_object(self.name, shard)
         record = files.parse_json(self._store.path / commit, self._store.read_small(commit))
-        data = files.read_file(self._store.path / name)
+        data = self._store.read_file(name)
         if record["objects"].get(name, {}).get("sha256") != files.sha256(data):
             raise StoreError(self._store.path / name, "is not the file that was committed", _REPAIR)
         return data
 
-    def _open(self, tap: int, shard: int) -> _ShardFile:
-        found = self._shards.get((tap, shard))
-        if found is not None:
-            return found
-        path = self._store.path / layout.tokens_object(self.name, tap, shard)
-        held = self._held(shard)
-        file = _ShardFile(path, files.open_regular(path), held)
-        want = layout.shard_file_bytes(held, self._shard_rows, self.spec.record_bytes)
-        have = os.fstat(file.handle).st_size
-        if have != want:
-            raise StoreError(path, f"is {have} bytes, not {want}", _REPAIR)
-        return self._shards.add((tap, shard), file)
+    def _open(self, tap: int, shard: int, *, mapped: bool) -> Shard:
+        make = self._map if mapped else self._open_file
+        key = (self.name, tap, shard, mapped)
+        return self._store.shards.take(key, lambda: make(tap, shard))
 
-    def _read_slowly(self, file: _ShardFile, record: memoryview, offset: int) -> None:
-        """Read a record piece by piece where one call stopped short."""
-        done = 0
-        while done < len(record):
-            count = os.preadv(file.handle, (record[done:],), offset + done)
-            if count == 0:
-                raise StoreError(file.path, "ended while it was read", _REPAIR)
-            done += count
+    def _open_file(self, tap: int, shard: int) -> FileShard:
+        name = layout.tokens_object(self.name, tap, shard)
+        file = FileShard(self._store.folders.check(name), self.spec.record_bytes)
+        want = layout.shard_file_bytes(self._held(shard), self._shard_rows, self.spec.record_bytes)
+        if file.nbytes != want:
+            raise StoreError(file.path, f"is {file.nbytes} bytes, not {want}", _REPAIR)
+        return file
+
+    def _map(self, tap: int, shard: int) -> Shard:
+        mapped = self._open_file(tap, shard).mapped(self._held(shard))
+        self._store.shards.discard((self.name, tap, shard, False))
+        return mapped
 
     def _bytes(self) -> int:
         return self.rows * self.spec.sample_bytes
@@ -320,66 +332,24 @@ class SplitReader:
         return np.frombuffer(data, dtype=dtype)
 
 
-class _ShardFile:
-    """An open shard; closed when the last one who reads from it lets go."""
-
-    def __init__(self, path: Path, handle: int, held: int) -> None:
-        self.path = path
-        self.handle = handle
-        self._held = held
-        self._records: UInt8[np.ndarray, "n ..."] | None = None
-
-    def records(self, size: int) -> UInt8[np.ndarray, "n ..."]:
-        """The file's records as a mapping, made on first use."""
-        if self._records is None:
-            mapped = mmap.mmap(self.handle, self._held * size, prot=mmap.PROT_READ)
-            self._records = np.frombuffer(mapped, np.uint8).reshape(self._held, size)
-        return self._records
-
-    def __del__(self) -> None:
-        os.close(self.handle)
-
-
-class _ShardTable:
-    """The most recently used open shards, bounded by the process's limit of descriptors."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._files: OrderedDict[tuple[int, int], _ShardFile] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, key: tuple[int, int]) -> _ShardFile | None:
-        with self._lock:
-            file = self._files.get(key)
-            if file is not None:
-                self._files.move_to_end(key)
-            return file
-
-    def add(self, key: tuple[int, int], file: _ShardFile) -> _ShardFile:
-        with self._lock:
-            kept = self._files.setdefault(key, file)
-            while len(self._files) > self._limit:
-                self._files.popitem(last=False)
-            return kept
-
-
 _RESUME = "run the same extract command again to finish it"
 _REPAIR = "run losa verify on the store; extract it again if the damage is real"
-
-
-def _descriptor_limit() -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(8, min(4096, soft // 4))
 
 
 def _memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _progress(path: Path, plan_path: Path) -> str:
+def _as_sealed(path: Path, name: str, data: bytes, digests: Mapping[str, Any]) -> bytes:
+    """The content of a small file, whose sha256 must be the seal's."""
+    if files.sha256(data) != digests.get(name):
+        raise StoreError(path, "is not the file that was sealed", _REPAIR)
+    return data
+
+
+def _progress(path: Path) -> str:
+    plan_path = path / layout.PLAN_OBJECT
     plan = Plan.from_json(files.read_json(plan_path), plan_path)
-    done = total = 0
-    for split, item in plan.splits.items():
-        total += layout.shard_count(item.rows, plan.shard_rows)
-        done += sum(1 for _ in (path / ".losa/commits" / split).iterdir())
+    done = sum(count_committed(path, split) for split in plan.splits)
+    total = sum(layout.shard_count(item.rows, plan.shard_rows) for item in plan.splits.values())
     return f"{done} of {total} shards are committed"

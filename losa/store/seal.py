@@ -8,9 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from losa.errors import StoreError
 from losa.store import files, layout, zarrjson
 from losa.store.plan import FORMAT_MAJOR, FORMAT_MINOR, Plan
-from losa.store.skeleton import STATISTICS, metadata_documents, root_document
+from losa.store.skeleton import STATISTICS, metadata_documents
 
 SAMPLE_COLUMNS: Final = ("source_index", "label", "view")
 
@@ -68,13 +69,38 @@ def seal_bytes(root: Path, plan: Plan) -> bytes:
     return files.canonical_json(sealed)
 
 
+def damage_of(root: Path, commit: Path) -> str | None:
+    """What is wrong with the files that a commit record vouches for, by existence and size."""
+    try:
+        objects = files.read_json(commit)["objects"]
+        for name, facts in objects.items():
+            have = (root / name).stat().st_size
+            if have != facts["bytes"]:
+                return f"{name} is {have} bytes, not {facts['bytes']}"
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except (StoreError, KeyError, TypeError, AttributeError):
+        return f"{commit.relative_to(root)} is not sound"
+    return None
+
+
 def seal_store(root: Path, plan: Plan, *, durable: bool) -> str:
     """Consolidate the metadata, write ``sealed.json`` last, and return the ``store_id``.
 
     Every shard must be committed. Repeating it after a crash gives the same bytes.
+
+    Raises:
+        StoreError: a committed file is missing or cut, or another seal was written meanwhile.
     """
+    for commit in sorted((root / ".losa/commits").glob("*/*.json")):
+        what = damage_of(root, commit)
+        if what is not None:
+            raise StoreError(root, what, "run the same extract command again")
     scratch = root / layout.TMP_FOLDER
-    document = zarrjson.consolidated(root_document(plan), metadata_documents(plan))
+    # Whoever seals, the root says which version began the store.
+    begun = files.read_json(root / layout.ROOT_OBJECT)
+    begun.pop("consolidated_metadata", None)
+    document = zarrjson.consolidated(begun, metadata_documents(plan))
     files.write_atomic(
         root / layout.ROOT_OBJECT,
         zarrjson.document_bytes(document),
@@ -86,5 +112,8 @@ def seal_store(root: Path, plan: Plan, *, durable: bool) -> str:
     for folder in (scratch, *(root / ".losa/claims").iterdir()):
         for leftover in folder.iterdir():
             leftover.unlink(missing_ok=True)
-    files.create_once(root / layout.SEALED_OBJECT, data, scratch=scratch, durable=durable)
+    sealed = root / layout.SEALED_OBJECT
+    created = files.create_once(sealed, data, scratch=scratch, durable=durable)
+    if not created and files.read_file(sealed) != data:
+        raise StoreError(sealed, "was written by another process, and differs", "run losa verify")
     return files.sha256(data)

@@ -56,16 +56,16 @@ def verify_store(
                 done += size
                 if progress:
                     progress(done, total)
-    return sorted(problems, key=lambda problem: problem.path)
+    return sorted(set(problems), key=lambda problem: problem.path)
 
 
 def _small_problems(store: Store) -> Iterator[Problem]:
     digests = store.sealed["files"]
     for name in small_objects(store.plan):
         try:
-            data = files.read_file(store.path / name, at_most=files.MAX_TABLE_BYTES)
+            data = store.read_file(name)
         except LosaError as error:
-            yield Problem(name, error.what)
+            yield _as_problem(store, error)
             continue
         if files.sha256(data) != digests.get(name):
             yield Problem(name, "is not the file that was sealed")
@@ -78,15 +78,46 @@ def _seal_problems(store: Store) -> Iterator[Problem]:
 
 
 def _strays(store: Store) -> Iterator[Problem]:
-    known = {layout.SEALED_OBJECT, *small_objects(store.plan)}
-    for split, item in store.plan.splits.items():
-        for shard in range(layout.shard_count(item.rows, store.plan.shard_rows)):
-            known.update(shard_objects(store.plan, split, shard))
-    for folder, _, names in os.walk(store.path):
+    """Files, folders and links that have no place in a store; stray folders are not entered."""
+    known = _known_names(store.plan)
+    known_folders = _known_folders(store.plan, known)
+    for folder, below, names in os.walk(store.path, onerror=_refuse_folder):
+        for name in list(below):
+            path = Path(folder) / name
+            found = path.relative_to(store.path).as_posix()
+            if path.is_symlink():
+                yield Problem(found, "is a symbolic link")
+            elif found not in known_folders:
+                below.remove(name)
+                yield Problem(found, "does not belong to the store")
         for name in names:
             found = (Path(folder) / name).relative_to(store.path).as_posix()
             if found not in known:
                 yield Problem(found, "does not belong to the store")
+
+
+def _known_names(plan: Plan) -> set[str]:
+    known = {layout.SEALED_OBJECT, *small_objects(plan)}
+    for split, item in plan.splits.items():
+        for shard in range(layout.shard_count(item.rows, plan.shard_rows)):
+            known.update(shard_objects(plan, split, shard))
+    return known
+
+
+def _known_folders(plan: Plan, names: set[str]) -> set[str]:
+    """Folders of known files, and those that are empty in a sealed store."""
+    empty = {layout.TMP_FOLDER, *(layout.claim_object(split, 0) for split in plan.splits)}
+    parents = {folder for name in names | empty for folder in Path(name).parents}
+    return {folder.as_posix() for folder in parents} | {layout.TMP_FOLDER}
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise files.resource_error(Path(error.filename), error) from error
+
+
+def _as_problem(store: Store, error: LosaError) -> Problem:
+    """What keeps a file from being read: itself, or a folder on the way to it."""
+    return Problem(Path(error.subject).relative_to(store.path).as_posix(), error.what)
 
 
 def _shard_problems(
@@ -96,13 +127,13 @@ def _shard_problems(
     plan = store.plan
     record = files.read_json(store.path / layout.commit_object(split, shard))["objects"]
     for name in shard_objects(plan, split, shard):
-        path = store.path / name
         what = None
         try:
+            path = store.folders.check(name)
             size = os.fstat(handle := files.open_regular(path)).st_size
             os.close(handle)
         except LosaError as error:
-            yield Problem(name, error.what), 0
+            yield _as_problem(store, error), 0
             continue
         if size != record[name]["bytes"]:
             what = f"is {size} bytes, not {record[name]['bytes']}"
@@ -122,13 +153,18 @@ def _token_damage(
     size = plan.spec.record_bytes
     checks = np.zeros(plan.shard_rows, dtype="<u4")
     with os.fdopen(files.open_regular(path), "rb") as handle:
-        if deep:
-            checks[: stop - first] = [zlib.crc32(handle.read(size)) for _ in range(stop - first)]
-            if files.sha256(checks.tobytes()) != checks_digest:
-                return _name_row(path, checks, first)
-        handle.seek((stop - first) * size)
-        if handle.read() != layout.shard_index(stop - first, plan.shard_rows, size):
-            return "has a damaged index"
+        try:
+            if deep:
+                found = [zlib.crc32(handle.read(size)) for _ in range(stop - first)]
+                checks[: stop - first] = found
+            handle.seek((stop - first) * size)
+            index = handle.read()
+        except OSError as error:
+            raise files.resource_error(path, error) from error
+    if deep and files.sha256(checks.tobytes()) != checks_digest:
+        return _name_row(path, checks, first)
+    if index != layout.shard_index(stop - first, plan.shard_rows, size):
+        return "has a damaged index"
     return None
 
 

@@ -5,13 +5,15 @@ Source: docs/store-format.md, section "Commit protocol".
 
 from __future__ import annotations
 
+import glob
 import json
+import logging
 import os
 import shutil
 import socket
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,10 +26,11 @@ from losa.errors import LockedError, StoreError
 from losa.features import Sample
 from losa.store import files, layout
 from losa.store.plan import Plan
-from losa.store.seal import seal_store
+from losa.store.seal import damage_of, seal_store
 from losa.store.skeleton import write_skeleton
 
 OK_STATUS = 1
+log = logging.getLogger(__name__)
 
 
 def create_store(
@@ -47,6 +50,9 @@ def create_store(
         ResourceError: the place cannot be written.
     """
     aside = path.with_name(f".{path.name}.{files.owner_tag()}")
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if files.tag_is_dead(leftover.name.removeprefix(f".{path.name}.")):
+            shutil.rmtree(leftover, ignore_errors=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_skeleton(aside, plan, samples, statistics)
@@ -95,6 +101,9 @@ class StoreWriter:
         plan_path = path / layout.PLAN_OBJECT
         self.plan = Plan.from_json(files.read_json(plan_path), plan_path)
         self._scratch = path / layout.TMP_FOLDER
+        for folder in self._folders():  # some copying tools drop empty ones
+            if not folder.exists():
+                folder.mkdir(parents=True, exist_ok=True)
         self._mine: set[ShardTask] = set()
         self._threads = ThreadPoolExecutor(min(4, len(self.plan.spec.taps)), "losa-write")
         for leftover in self._scratch.iterdir():
@@ -113,6 +122,19 @@ class StoreWriter:
     def is_sealed(self) -> bool:
         """Whether nothing is left to write."""
         return (self.path / layout.SEALED_OBJECT).exists()
+
+    def withdraw_damaged(self) -> None:
+        """Take back the commit of every shard whose files are not there in full.
+
+        A power cut under ``--durability none``, or a copy that stopped half-way, leaves such
+        shards; they are computed again. Contents are compared on reading, and by ``losa verify``.
+        """
+        for split, item in self.plan.splits.items():
+            for shard in range(layout.shard_count(item.rows, self.plan.shard_rows)):
+                commit = self.path / layout.commit_object(split, shard)
+                if commit.exists() and (what := damage_of(self.path, commit)) is not None:
+                    log.warning("%s; shard %d of %s is computed again", what, shard, split)
+                    commit.unlink()
 
     def tasks(self) -> list[ShardTask]:
         """Every shard without a commit record, in order of split and row."""
@@ -149,12 +171,15 @@ class StoreWriter:
         Raises:
             LockedError: shards are still missing, held by other live processes.
         """
+        if self.is_sealed:
+            return files.sha256(files.read_file(self.path / layout.SEALED_OBJECT))
         for task in self.tasks():
             holder = self._holder(task)
+            what = f"being written by {holder}" if holder else "not written yet"
             raise LockedError(
                 self.path / layout.claim_object(task.split, task.shard),
-                f"shard {task.shard} of {task.split} is being written by {holder}",
-                "wait for it, then run the same command again",
+                f"shard {task.shard} of {task.split} is {what}",
+                "run the same command again, after that process if there is one",
             )
         return seal_store(self.path, self.plan, durable=self.durable)
 
@@ -163,7 +188,7 @@ class StoreWriter:
         mine = files.canonical_json(_owner())
         if files.create_once(claim, mine, scratch=self._scratch, durable=False):
             return True
-        if not _is_dead(_read_claim(claim)):
+        if self.is_sealed or not _is_dead(_read_claim(claim)):
             return False
         # Renaming is what only one of several takers can do; look again at what was taken.
         taken = self._scratch / files.owner_tag()
@@ -181,9 +206,15 @@ class StoreWriter:
         self._mine.discard(task)
         (self.path / layout.claim_object(task.split, task.shard)).unlink(missing_ok=True)
 
-    def _holder(self, task: ShardTask) -> str:
+    def _holder(self, task: ShardTask) -> str | None:
         owner = _read_claim(self.path / layout.claim_object(task.split, task.shard))
-        return f"process {owner.get('pid')} on {owner.get('host')}" if owner else "nobody"
+        return f"process {owner.get('pid')} on {owner.get('host')}" if owner else None
+
+    def _folders(self) -> Iterator[Path]:
+        yield self._scratch
+        for split in self.plan.splits:
+            for kind in ("commits", "claims"):
+                yield self.path / ".losa" / kind / split
 
 
 class ShardWriter:
@@ -244,8 +275,14 @@ class ShardWriter:
         first, stop = self._written, self._written + len(status)
         assert stop <= self.task.rows
         assert len(planes) == len(self._taps)
+        writes = [
+            self._threads.submit(self._write_tap, tap, plane) for tap, plane in enumerate(planes)
+        ]
         try:
-            list(self._threads.map(self._write_tap, range(len(planes)), planes))
+            # All of them end before anything else happens to the files, whatever one of them met.
+            wait(writes)
+            for write in writes:
+                write.result()
         except OSError as error:
             raise files.resource_error(self._store.path, error) from error
         self._status[first:stop] = status
@@ -329,6 +366,7 @@ def _owner() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "boot": files.boot_id(),
+        "space": files.process_space(),
         "pid": pid,
         "start": files.start_time(pid),
     }
@@ -351,4 +389,6 @@ def _is_dead(owner: Mapping[str, Any]) -> bool:
         return False
     if owner.get("boot") != files.boot_id():
         return True
+    if owner.get("space") != files.process_space():
+        return False
     return files.start_time(int(owner.get("pid", 0))) != owner.get("start")

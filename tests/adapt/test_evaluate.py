@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from losa.adapt.checkpoint import load_adaptor
 from losa.adapt.evaluate import evaluate, logits_of_rows
 from losa.adapt.train import adapt_on
 from losa.config import AdaptConfig
-from losa.errors import InputError, MismatchError
+from losa.errors import InputError, MismatchError, StoreError
 from losa.precision import decode
 from tests.adapt.memory_store import MemoryStore, separable_store
 
@@ -55,6 +56,63 @@ def test_val_that_the_run_held_out_of_train_is_found_again(
     found = evaluate(tmp_path, split="val", device="cpu")
     assert found["top1"] == report.metrics["val"]["top1"]
     assert found["rows"] == 8
+
+
+def test_train_without_the_rows_that_the_run_held_out_is_what_it_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = separable_store({"train": 80}, noise=4.0)
+    monkeypatch.setattr("losa.adapt.evaluate.open_store", lambda _: store)
+    adapt_on(store, AdaptConfig(out=tmp_path, device="cpu", epochs=1))
+    rows = {}
+    for split in ("train", "val"):
+        evaluate(tmp_path, split=split, device="cpu", predictions=tmp_path / "p.csv")
+        with (tmp_path / "p.csv").open(newline="") as file:
+            rows[split] = {row["key"] for row in csv.DictReader(file)}
+    assert (len(rows["train"]), len(rows["val"])) == (72, 8)
+    assert not rows["train"] & rows["val"]
+    store.store_id = "6" * 64  # of another store nothing was held out
+    assert evaluate(tmp_path, split="train", device="cpu")["rows"] == 80
+
+
+def test_a_run_trained_with_autocast_on_the_cpu_is_evaluated_with_it(
+    store: MemoryStore, tmp_path: Path
+) -> None:
+    config = AdaptConfig(
+        out=tmp_path, device="cpu", rank=2, epochs=4, batch_size=16, amp_dtype="bfloat16"
+    )
+    report = adapt_on(store, config)
+    found = evaluate(tmp_path, device="cpu", batch_size=16)
+    assert found["amp_dtype"] == "bfloat16"
+    assert found["loss"] == report.metrics["test"]["loss"]
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_run_trained_with_autocast_elsewhere_is_evaluated_without_it_on_the_cpu(
+    store: MemoryStore, tmp_path: Path, *, is_finished: bool
+) -> None:
+    config = AdaptConfig(out=tmp_path, device="cpu", epochs=1, amp_dtype="bfloat16")
+    adapt_on(store, config)
+    path = tmp_path / "report.json"
+    if is_finished:
+        report = json.loads(path.read_text())
+        report["environment"]["device"] = "NVIDIA H200"
+        path.write_text(json.dumps(report))
+    else:
+        path.unlink()
+        text = (tmp_path / "config.yaml").read_text()
+        (tmp_path / "config.yaml").write_text(text.replace("device: cpu", "device: cuda:0"))
+    assert evaluate(tmp_path, device="cpu")["amp_dtype"] == "none"
+
+
+def test_a_run_whose_store_is_gone_asks_for_the_store(tmp_path: Path) -> None:
+    config = AdaptConfig(out=tmp_path / "run", store=tmp_path / "f.zarr", device="cpu", epochs=1)
+    adapt_on(separable_store(), config)
+    with pytest.raises(StoreError, match=r"f\.zarr: does not exist; give --store: where"):
+        evaluate(tmp_path / "run", device="cpu")
+    with pytest.raises(StoreError, match=r"g\.zarr: does not exist") as refused:
+        evaluate(tmp_path / "run", tmp_path / "g.zarr", device="cpu")
+    assert "where the store is now" not in str(refused.value)
 
 
 def test_predictions_are_listed_in_the_data_sets_order(store: MemoryStore, tmp_path: Path) -> None:

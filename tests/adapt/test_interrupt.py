@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -40,21 +41,24 @@ def test_the_first_signal_is_noted_and_the_second_acts() -> None:
             stop.leave()
 
 
-def test_leaving_calls_the_handler_that_was_there_before() -> None:
-    signal.signal(signal.SIGTERM, terminate)
-    with StopRequest() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(TerminatedError):
-            stop.leave()
-
-
-def test_sigterm_without_a_handler_leaves_as_pre_empted() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, terminate])
+def test_sigterm_leaves_as_pre_empted_whatever_handler_was_there_before(handler: Any) -> None:
+    signal.signal(signal.SIGTERM, handler)
     with StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(SystemExit) as left:
             stop.leave()
     assert left.value.code == PREEMPTED == 75
+
+
+def test_ctrl_c_is_told_to_the_handler_that_was_there_before_and_is_an_interrupt() -> None:
+    told = []
+    signal.signal(signal.SIGINT, lambda number, _: told.append(number))
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            stop.leave()
+    assert told == [signal.SIGINT]
 
 
 def test_an_ignored_signal_stays_ignored() -> None:

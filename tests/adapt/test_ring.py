@@ -93,6 +93,17 @@ def test_a_ring_can_be_left_in_the_middle_and_read_again() -> None:
     np.testing.assert_array_equal(torch.cat(again, dim=1).numpy(), split.planes[:, :16])
 
 
+def test_a_buffer_is_released_when_its_batch_is_left_in_the_middle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    released: list[None] = []
+    monkeypatch.setattr("losa.adapt.ring._Slot.release", lambda _: released.append(None))
+    store = separable_store()
+    with Ring(store.spec, RingOptions(8, CPU)) as ring:
+        next(ring.batches(store.split("train"), batches_of(8, 8, 8)))
+    assert len(released) == 1
+
+
 def test_leaving_a_ring_by_an_exception_ends_its_threads() -> None:
     store = separable_store()
     before = reading_threads()
@@ -120,3 +131,21 @@ def test_batches_on_a_device_equal_the_stores_under_a_busy_stream() -> None:
         found = torch.stack(sums).cpu().numpy()
     want = [split.planes[:, i : i + 8].astype("f4").sum() for i in range(0, 640, 8)]
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.gpu
+def test_a_batch_left_in_the_middle_is_not_overwritten_before_its_use_on_a_device() -> None:
+    store = separable_store({"train": 640})
+    split = store.split("train")
+    device = torch.device("cuda", 0)
+    with Ring(store.spec, RingOptions(8, device, 2, prefetch=1)) as ring:
+        busy = torch.randn(4096, 4096, device=device)
+        batch = next(ring.batches(split, batches_of(8, 8)))
+        for _ in range(50):
+            busy = (busy @ busy).tanh()
+        left = batch.features.float().sum() + 0 * busy.sum()
+        again = [b.features.clone() for b in ring.batches(split, batches_of(*[8] * 20))]
+        found = torch.cat(again, dim=1).cpu().numpy()
+    want = split.planes[:, :8].astype("f4").sum()
+    np.testing.assert_allclose(float(left), want, rtol=1e-4, atol=1e-3)
+    np.testing.assert_array_equal(found, split.planes[:, :160])

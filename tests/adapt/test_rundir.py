@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from losa.adapt.progress import ProgressEvent
 from losa.adapt.rundir import INDIFFERENT, RunDir, config_digest, default_out, load_config
-from losa.adapt.train import card_of
+from losa.adapt.train import adapt_on, card_of
 from losa.config import AdaptConfig
 from losa.errors import LockedError, MismatchError, ResourceError, StoreError
 from tests.adapt.memory_store import separable_store
@@ -38,6 +39,16 @@ def test_only_what_changes_results_is_compared(tmp_path: Path) -> None:
     for name, value in other.items():
         with pytest.raises(MismatchError, match=rf"{name}: "):
             claim(tmp_path, **{name: value})
+
+
+def test_a_run_joined_with_another_path_of_its_store_remembers_the_new_one(tmp_path: Path) -> None:
+    claim(tmp_path, store=Path("old.zarr"), rank=5)
+    claim(tmp_path, store=Path("new.zarr"), rank=5, read_threads=7)
+    found = load_config(tmp_path)
+    assert (found.store, found.rank, found.read_threads) == (Path("new.zarr"), 5, 2)
+    with pytest.raises(MismatchError):
+        claim(tmp_path, store=Path("third.zarr"), rank=6)
+    assert load_config(tmp_path).store == Path("new.zarr")
 
 
 def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
@@ -97,3 +108,42 @@ def test_a_damaged_card_is_named(tmp_path: Path) -> None:
     (tmp_path / "adaptor.json").write_text("{")
     with pytest.raises(StoreError, match=r"adaptor\.json"):
         claim(tmp_path)
+
+
+def short(out: Path, **changes: Any) -> AdaptConfig:
+    return AdaptConfig(out=out, device="cpu", epochs=1, batch_size=16, **changes)
+
+
+def test_a_run_is_the_same_by_the_taps_it_uses_however_they_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: list[ProgressEvent] = []
+    for number, taps in enumerate(("all", "1,3", "3,1", "last:2")):
+        config = short(tmp_path, taps=taps)
+        adapt_on(STORE, config, progress=seen.append if number else None)
+        adapt_on(STORE, config.model_copy(update={"out": None}))
+    assert not seen
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+    with pytest.raises(MismatchError, match="taps: 3 / 1,3"):
+        adapt_on(STORE, short(tmp_path, taps="last"))
+
+
+@pytest.mark.parametrize("adaptor", ["linear", "linear-all"])
+def test_options_of_the_mixers_are_no_part_of_a_run_without_mixers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, adaptor: str
+) -> None:
+    adapt_on(STORE, short(tmp_path, adaptor=adaptor, rank=8))
+    assert "no effect" not in caplog.text
+    ignored: dict[str, Any] = {
+        "rank": 3, "token_rank": 2, "order": "token-channel", "residual": "sum",
+        "mixer_norm": True, "dropout": 0.5,
+    }  # fmt: skip
+    seen: list[ProgressEvent] = []
+    config = short(tmp_path, adaptor=adaptor, **ignored)
+    adapt_on(STORE, config, progress=seen.append)
+    assert not seen
+    names = "--rank, --token-rank, --order, --residual, --mixer-norm, --dropout"
+    assert f"{names} has no effect on {adaptor}" in caplog.text
+    with pytest.raises(MismatchError, match="pool"):
+        adapt_on(STORE, short(tmp_path, adaptor=adaptor, pool="mean"))

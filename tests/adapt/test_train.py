@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from torch import Tensor
 from losa.adapt.checkpoint import load_adaptor
 from losa.adapt.evaluate import logits_of_rows
 from losa.adapt.interrupt import PREEMPTED
+from losa.adapt.metrics import SplitMetrics
 from losa.adapt.progress import ProgressEvent
 from losa.adapt.report import AdaptReport
-from losa.adapt.train import adapt, adapt_on
+from losa.adapt.train import Training, adapt, adapt_on
 from losa.config import AdaptConfig
 from losa.errors import InputError, MismatchError, StoreError, UsageError
 from tests.adapt.memory_store import MemoryStore, separable_store
@@ -53,6 +54,19 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
 
 class CrashError(Exception):
     """A death that training gets no chance to answer."""
+
+
+def terminate(*_: object) -> None:
+    raise CrashError
+
+
+@pytest.fixture(params=["none", "raises"])
+def _hosts_handlers(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    if request.param == "raises":
+        signal.signal(signal.SIGTERM, terminate)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def fail_at(
@@ -170,6 +184,7 @@ def test_weights_better_than_the_snapshot_knows_of_are_not_believed(
 @pytest.mark.parametrize(
     ("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
 )
+@pytest.mark.usefixtures("_hosts_handlers")
 def test_a_signal_saves_the_position_and_leaves_between_two_steps(
     store: MemoryStore, tmp_path: Path, number: signal.Signals, error: type[BaseException]
 ) -> None:
@@ -206,12 +221,38 @@ def test_the_best_weights_are_those_that_scored_best_on_val(
     assert (logits.argmax(1).numpy() == val.labels).mean() == best["val"]["top1"]
 
 
-def test_patience_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
-    store = separable_store(noise=30.0)  # nothing to learn: val gets worse soon
-    report = adapt_on(store, config_for(tmp_path, epochs=40, patience=2, lr=0.05))
-    lines = metrics_in(tmp_path)
-    best = max(line["epoch"] for line in lines if line["is_best"])
-    assert len(lines) == best + 3 == report.timing["epochs"] < 40
+@pytest.mark.parametrize(
+    "case",
+    [
+        (2, [0.5, 0.6, 0.4, 0.6, 0.7], 4),  # the same top-1 again is no improvement
+        (1, [0.5, 0.6, 0.6, 0.7], 3),
+        (0, [0.5, 0.6, 0.6, 0.7], 3),
+        (3, [0.5, 0.4, 0.4, 0.6, 0.1, 0.2, 0.3, 0.9], 7),
+    ],
+)
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_patience_counts_the_epochs_without_a_better_top1(
+    store: MemoryStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    case: tuple[int, list[float], int],
+    *,
+    is_resumed: bool,
+) -> None:
+    patience, top1, epochs = case
+
+    def score(training: Training, phase: str, _: object) -> SplitMetrics:
+        # A tie has weights to keep, but is no improvement that patience would count.
+        epoch = min(training._position.epoch, len(top1) - 1)
+        return SplitMetrics(top1[epoch], 1.0, 1.0, 1.0 / (epoch + 1), 1.0, 30, 0)
+
+    monkeypatch.setattr(Training, "_score", score)
+    config = config_for(tmp_path, epochs=20, patience=patience)
+    if is_resumed:
+        with pytest.raises(KeyboardInterrupt):
+            adapt_on(store, config, progress=fail_at("train", epochs - 1, 3, KeyboardInterrupt))
+    report = adapt_on(store, config)
+    assert len(metrics_in(tmp_path)) == epochs == report.timing["epochs"]
 
 
 def test_a_finished_run_is_returned_without_training(store: MemoryStore, tmp_path: Path) -> None:
@@ -268,9 +309,13 @@ def test_a_training_that_diverges_says_where_and_keeps_the_last_finite_state(
     monkeypatch.setattr(store, "calibration", lambda _: finite)
     store.split("train").planes[:, 80:] = np.inf
     config = config_for(tmp_path, checkpoint_seconds=0.0)
-    with pytest.raises(InputError, match=r"epoch 1, step \d: loss or weights are not finite"):
+    with pytest.raises(
+        InputError, match=r"epoch 1, step \d: loss or weights are not finite"
+    ) as lost:
         adapt_on(store, config)
     last = tmp_path / "last.safetensors"
+    assert ("the last finite state is kept" in str(lost.value)) == last.exists()
+    assert ("nothing was saved yet" in str(lost.value)) != last.exists()
     assert not last.exists() or all(t.isfinite().all() for t in weights_in(last).values())
 
 

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from losa.adapt.metrics import SplitMetrics
 from losa.adapt.optim import cosine_lr
-from losa.adapt.trial import Position, Trial, step_seed
+from losa.adapt.trial import MANY_SKIPPED, Position, Trial, moved, step_seed
 from losa.config import AdaptConfig
 from losa.device import Compute
 from losa.errors import InputError
 
 CPU = Compute(torch.device("cpu"))
+HALF = Compute(torch.device("cpu"), torch.float16)
 STEPS = 4
 
 
@@ -33,9 +34,10 @@ class Probe(nn.Module):
         return found
 
 
-def trial_of(**changes: Any) -> Trial:
+def trial_of(compute: Compute = CPU, **changes: Any) -> Trial:
     torch.manual_seed(0)
-    return Trial(Probe(), AdaptConfig(epochs=5, **{"warmup_epochs": 1.0, **changes}), STEPS, CPU)
+    config = AdaptConfig(epochs=5, **{"warmup_epochs": 1.0, **changes})
+    return Trial(Probe(), config, STEPS, compute)
 
 
 def batch(seed: int, size: int = 8) -> tuple[Tensor, Tensor]:
@@ -132,8 +134,69 @@ def test_a_loss_that_is_not_finite_is_found_at_its_step() -> None:
     trial.check(Position(1, 1))
     planes, labels = batch(2)
     trial.step(planes * torch.inf, labels, Position(1, 1))
-    with pytest.raises(InputError, match="epoch 2, step 2: loss or weights are not finite"):
+    with pytest.raises(InputError, match="epoch 2, step 2: loss or weights are not finite") as lost:
         trial.check(Position(1, 2))
+    for word in ("--lr", "`clip` of --config", "--overwrite", "--out", "nothing was saved yet"):
+        assert word in str(lost.value)
+    with pytest.raises(InputError, match="the last finite state is kept"):
+        trial.check(Position(1, 2), is_saved=True)
+
+
+def test_a_step_that_loss_scaling_skips_is_survived() -> None:
+    whole, halved = trial_of(HALF), trial_of(HALF)
+    planes, labels = batch(2)
+    for trial in (whole, halved):
+        trial.step(*batch(1), Position(0, 0))
+        before = weights(trial)
+        trial.step(planes * torch.inf, labels, Position(0, 1))
+        trial.check(Position(0, 2))
+        assert torch.equal(weights(trial), before)
+    for trial in (whole, resumed(halved, Position(0, 2))):
+        for step in (2, 3):
+            trial.step(*batch(step), Position(0, step))
+        assert 0 < trial.train_loss(torch.tensor([8] * 4)) < 10
+    assert torch.equal(weights(whole), weights(trial))
+    assert not torch.equal(weights(whole), before)
+
+
+def test_many_steps_skipped_in_a_row_are_a_divergence() -> None:
+    trial = trial_of(HALF)
+    planes, labels = batch(2)
+    for number in range(MANY_SKIPPED):
+        epoch, step = divmod(number, STEPS)
+        if number % 2:
+            trial = resumed(trial, Position(epoch, step))
+        trial.step(planes * torch.inf, labels, Position(epoch, step))
+        if number < MANY_SKIPPED - 1:
+            trial.check(Position(epoch, step + 1))
+    with pytest.raises(InputError, match="not finite"):
+        trial.check(Position(epoch, step + 1))
+
+
+def resumed(trial: Trial, position: Position) -> Trial:
+    fresh = trial_of(HALF)
+    fresh.restore(trial.snapshot(position))
+    return fresh
+
+
+def test_weights_that_are_not_finite_are_a_divergence_under_loss_scaling_too() -> None:
+    trial = trial_of(HALF)
+    with torch.no_grad():
+        next(trial.module.parameters())[0] = torch.nan
+    with pytest.raises(InputError, match="not finite"):
+        trial.check(Position(0, 1))
+
+
+@pytest.mark.gpu
+def test_indices_move_to_a_device_without_waiting_for_it() -> None:
+    device = torch.device("cuda", 0)
+    torch.zeros(1, device=device)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = moved(torch.arange(32), device)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(found.cpu(), torch.arange(32))
 
 
 def test_a_restored_trial_goes_on_to_the_same_bits() -> None:
@@ -165,3 +228,14 @@ def test_the_best_weights_are_a_copy() -> None:
     assert torch.equal(trial.best.weights["head.weight"], before)
     assert not trial.keep_if_best(1, SplitMetrics(0.4, 1.0, 0.4, 0.1, 0.4, 4, 0))
     assert trial.best.epoch == 0
+
+
+def test_the_best_remembers_the_epoch_that_first_reached_its_top1() -> None:
+    trial = trial_of()
+    for epoch, (top1, loss) in enumerate([(0.5, 1.0), (0.7, 1.0), (0.7, 0.9), (0.6, 0.1)]):
+        trial.keep_if_best(epoch, SplitMetrics(top1, 1.0, top1, loss, top1, 4, 0))
+    fresh = trial_of()
+    fresh.restore(trial.snapshot(Position(4, 0)))
+    for one in (trial, fresh):
+        assert one.best is not None
+        assert (one.best.epoch, one.best.top1_epoch) == (2, 1)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from demo.convert import Agreement, Graph, convert, fuse_qkv, timm_name, timm_tensors
+from demo.convert import Agreement, Graph, convert, fuse_qkv, rendered, timm_name, timm_tensors
 from losa.errors import InputError
 
 onnx = pytest.importorskip("onnx", reason="the extra `demo` is not installed")
@@ -148,4 +148,12 @@ def test_a_checked_conversion_is_remembered(tmp_path: Path) -> None:
     target = tmp_path / "w.safetensors"
     target.touch()
     target.with_suffix(".json").write_text('[{"tensor": "norm", "same_grid": 0, "timm_grid": 1}]')
-    assert convert(tmp_path / "none.onnx", target, tmp_path) == [Agreement("norm", 0, 1)]
+    assert convert(tmp_path / "none.onnx", target) == [Agreement("norm", 0, 1)]
+
+
+def test_the_picture_of_the_check_is_rendered_the_same_each_time_and_has_contrast() -> None:
+    picture = rendered()
+    assert picture.shape == (224, 224, 3)
+    assert np.array_equal(picture, rendered())
+    assert not np.array_equal(picture, rendered(seed=1))
+    assert picture.reshape(-1, 3).std(0).min() > 30

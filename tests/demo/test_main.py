@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,71 @@ def test_a_failed_command_ends_the_demo_with_its_exit_code(
     monkeypatch.setattr(program, "losa", failing)
     folder = pictures(tmp_path / "pets", "train")
     assert program.main(["--data", str(folder), "--out", str(tmp_path)]) == 6
+
+
+@pytest.mark.parametrize("failing", ["extract", "adapt"])
+def test_a_mismatch_is_answered_once_with_overwrite(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    failing: str,
+) -> None:
+    fake(monkeypatch, ("train",))
+    answer: Callable[..., dict[str, Any]] = vars(program)["losa"]
+    seen: list[tuple[str, ...]] = []
+
+    def losa(*words: str) -> dict[str, Any]:
+        seen.append(words)
+        if words[0] == failing and words[-1] != "--overwrite":
+            raise CommandFailedError(5)
+        return answer(*words)
+
+    monkeypatch.setattr(program, "losa", losa)
+    folder = pictures(tmp_path / "pets", "train")
+    assert program.main(["--data", str(folder), "--out", str(tmp_path)]) == 0
+    again = [words for words in seen if words[-1] == "--overwrite"]
+    assert [words[:-1] for words in again] == [
+        words for words in seen if words[0] == failing and words not in again
+    ]
+    assert capsys.readouterr().out.count("once more, with --overwrite") == len(again)
+
+
+def test_a_mismatch_that_overwriting_does_not_mend_ends_the_demo(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls = []
+
+    def failing(*words: str) -> dict[str, Any]:
+        calls.append(words)
+        raise CommandFailedError(5)
+
+    fake(monkeypatch, ("train",))
+    monkeypatch.setattr(program, "losa", failing)
+    folder = pictures(tmp_path / "pets", "train")
+    assert program.main(["--data", str(folder), "--out", str(tmp_path)]) == 5
+    assert len(calls) == 2
+
+
+def test_outputs_are_named_by_place_and_size_and_those_of_the_named_data_plainly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = program._name
+    a, b = tmp_path / "a/photos", tmp_path / "b/photos"
+    names = {name(str(a), a, 112), name(str(b), b, 112), name(str(a), a, 224)}
+    assert len(names) == 3
+    assert all(item.startswith("photos-") and len(item) == len("photos-") + 8 for item in names)
+    monkeypatch.chdir(tmp_path)
+    assert name("a/photos", Path("a/photos"), 112) == name(str(a), a, 112)
+    assert name("digits", tmp_path / "digits", 112) == "digits"
+
+
+def test_an_unreadable_picture_has_no_part_in_the_check_of_the_backbone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    verbs = fake(monkeypatch, ("train",))
+    folder = pictures(tmp_path / "pets", "train")
+    for path in folder.rglob("*.png"):
+        path.write_bytes(b"no picture")
+    # The commands say what they think of it, in one line.
+    assert program.main(["--data", str(folder), "--out", str(tmp_path)]) == 0
+    assert verbs[0] == "extract"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from losa.errors import InputError
 from losa.extract.annotations import (
     category_names,
+    path_kind,
     read_coco,
     read_csv,
     read_json,
@@ -86,6 +88,7 @@ def test_csv_lines_are_read_with_quotes_crlf_bom_and_blank_lines(tmp_path: Path)
         ("path,label\na.jpg,\n", "line 2: label '' is no class"),
         ("path,label\na.jpg,-1\n", "line 2: label '-1' is neither"),
         ("path,label\na.jpg,1.5\n", "line 2: label '1.5' is neither"),
+        (f"path,label\na.jpg,{'9' * 5000}\n", "line 2: label '9+' has more than 18 digits"),
         ("path,label\na.jpg,nan\n", "line 2: label 'nan' is neither"),
         ('path,label\n"a\nb.jpg",cat\n', "line 3: path 'a\\\\nb.jpg' holds a control"),
         ('path,label\n"a.jpg,cat\n', "line 2: unexpected end of data"),
@@ -205,3 +208,18 @@ def test_categories_that_share_a_name_are_told_apart_by_their_id() -> None:
     value = [{"id": 3, "name": "rose"}, {"id": 1, "name": "rose"}, {"id": 2, "name": "oak"}]
     names = category_names(value, Path("categories.json"))
     assert names == {1: "rose [1]", 2: "oak", 3: "rose [3]"}
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "\ud800", "loop"])
+def test_a_path_that_the_system_refuses_is_an_input_error(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(InputError, match="cannot be looked at") as caught:
+        path_kind(tmp_path / name)
+    assert str(caught.value).isprintable()
+
+
+def test_a_path_is_a_file_a_folder_something_else_or_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    kinds = [path_kind(tmp_path / name) for name in ("", "file", "pipe", "none", "file/below")]
+    assert kinds == ["folder", "file", "other", None, None]

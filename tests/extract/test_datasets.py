@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections import Counter
@@ -136,6 +137,8 @@ def test_csv_numbers_are_ordered_as_numbers(tmp_path: Path) -> None:
     ("text", "what"),
     [
         ("path,label\na.jpg,cat\nb.jpg,3\n", "line 3: label '3' is of another kind than 'cat'"),
+        ("path,label\na.jpg,1\nb.jpg,01\n", "line 3: label '01' is the number of line 2, '1'"),
+        ("path,label\na.jpg,1\nb.jpg,\u0661\n", "line 3: label .* is the number of line 2"),
         ("path,label\na.jpg,cat\n./a.jpg,cat\n", "line 3 and line 2 name the same sample"),
         ("path,label\na.jpg,cat\n../b.jpg,cat\n", "line 3: path '../b.jpg'"),
     ],
@@ -192,3 +195,58 @@ def test_every_known_data_set_says_where_to_get_it() -> None:
     for known in known_datasets():
         assert known.layout
         assert known.source
+
+
+@pytest.mark.parametrize("form", ["{}", "folder:{}", "csv:{}"])
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_path_that_the_system_refuses_is_an_input_error(
+    tmp_path: Path, form: str, name: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        load_dataset(form.format(tmp_path / name), Path("data"))
+    assert str(tmp_path) in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("form", ["{}", "folder:{}", "csv:{}"])
+def test_a_path_below_a_locked_folder_is_an_input_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    def locked(path: Path) -> os.stat_result:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "stat", locked)
+    with pytest.raises(InputError, match=r"below: .*\(Permission denied\)"):
+        load_dataset(form.format(tmp_path / "below"), Path("data"))
+
+
+@pytest.mark.parametrize("folder", ["x" * 300, "a\0b"])
+def test_a_data_folder_that_the_system_refuses_is_an_input_error(
+    tmp_path: Path, folder: str
+) -> None:
+    with pytest.raises(InputError, match="cannot be looked at"):
+        load_dataset("inat2018", tmp_path / folder)
+
+
+def test_a_link_to_itself_is_no_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg")
+    (tmp_path / "a" / "loop").symlink_to("loop")
+    (tmp_path / "a" / "2.jpg").symlink_to("2.jpg")
+    samples = load_dataset(str(tmp_path), Path("data")).splits["train"]
+    assert [sample.path for sample in samples] == ["a/1.jpg", "a/2.jpg"]
+
+
+def test_class_subfolder_file_is_not_silently_read_as_split_class_file(tmp_path: Path) -> None:
+    touch(tmp_path, "cats/2020/x.png", "dogs/2021/y.png")
+    with pytest.raises(InputError, match=r"'cats', 'dogs'") as caught:
+        load_dataset(str(tmp_path), Path("data"))
+    for said in ("split/class/file", "rename", "--split"):
+        assert said in str(caught.value)
+    named = load_dataset(str(tmp_path), Path("data"), splits=("cats", "dogs"))
+    assert (tuple(named.splits), named.classes) == (("cats", "dogs"), ("2020", "2021"))
+
+
+@pytest.mark.parametrize("split", ["train", "Val", "valid", "validation", "test", "dev", "eval"])
+def test_one_usual_split_name_is_enough(tmp_path: Path, split: str) -> None:
+    touch(tmp_path, f"{split}/a/1.jpg", "holdout/a/2.jpg")
+    assert "holdout" in load_dataset(str(tmp_path), Path("data")).splits

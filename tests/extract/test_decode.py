@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from PIL import Image
 
 from losa.errors import ResourceError
 from losa.extract.decode import DecodePool
-from losa.extract.images import ImageStatus, load_pixels
+from losa.extract.images import TOO_LARGE, ImageStatus, load_pixels
 from losa.extract.transforms import Preprocessing
+from tests.extract.test_images import noise, png_that_claims
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 HALF = (0.5, 0.5, 0.5)
@@ -146,3 +148,29 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_thread_and_a_worker_record_the_same_failures_and_warn_of_none(tmp_path: Path) -> None:
+    sizes = [(8001, 8000), (10_000, 10_000), (20_000, 20_000)]
+    paths = [tmp_path / f"{width}.png" for width, _ in sizes]
+    for path, size in zip(paths, sizes, strict=True):
+        path.write_bytes(png_that_claims(*size))
+    odd = tmp_path / "odd.jpg"
+    noise((12, 8)).save(odd, exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
+    found = []
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for workers in (0, 1):
+            with DecodePool(SMALL, workers=workers) as pool:
+                found += list(pool.batches([[*paths, odd]], pad_to=4))
+    assert not warned
+    assert found[0].failures == found[1].failures
+    failures = [(item.position, item.code, item.message) for item in found[0].failures]
+    assert failures == [(place, ImageStatus.TOO_LARGE, TOO_LARGE) for place in range(3)]
+
+
+def test_a_pool_leaves_the_filters_of_warnings_as_they_were(pictures: list[Path]) -> None:
+    before = list(warnings.filters)
+    with DecodePool(SMALL, workers=0) as pool:
+        list(pool.batches([pictures], pad_to=7))
+    assert list(warnings.filters) == before

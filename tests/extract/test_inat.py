@@ -91,3 +91,16 @@ def test_files_of_two_releases_are_not_mixed(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(json.dumps(value))
     with pytest.raises(InputError, match=f"{name}: lists other categories than train2018.json"):
         load_inat("inat2018", tmp_path, None)
+
+
+@pytest.mark.parametrize(("split", "other"), [("train", "images[0]"), ("val", "train2018.json")])
+def test_an_image_that_is_listed_twice_is_refused(tmp_path: Path, split: str, other: str) -> None:
+    root = write_inat2018(tmp_path)
+    train = json.loads((root / "train2018.json").read_text())
+    listing = json.loads((root / f"{split}2018.json").read_text())
+    listing["images"][1]["file_name"] = train["images"][0]["file_name"]
+    (root / f"{split}2018.json").write_text(json.dumps(listing))
+    with pytest.raises(InputError, match="name the same sample") as caught:
+        load_inat("inat2018", root, None)
+    assert f"{split}2018.json images[1]" in str(caught.value)
+    assert other in str(caught.value)

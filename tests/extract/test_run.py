@@ -17,10 +17,16 @@ import torch
 from PIL import Image
 
 from losa.config import ExtractConfig
-from losa.errors import InputError, MismatchError, ResourceError, SkippedError, StoreError
+from losa.errors import (
+    InputError,
+    MismatchError,
+    ResourceError,
+    SkippedError,
+    UsageError,
+)
 from losa.extract.backbones import BackboneRequest, build_backbone
 from losa.extract.images import load_pixels
-from losa.extract.run import ExtractEvent, extract
+from losa.extract.run import ExtractEvent, check_skips, extract
 from losa.features import StoreDtype
 from losa.precision import decode
 from losa.store import Store, layout, open_store
@@ -128,6 +134,42 @@ def test_an_uncommitted_leftover_of_a_killed_process_is_written_anew(
     assert tree(store) == tree(sealed)
 
 
+@pytest.mark.parametrize("damage", ["missing", "cut", "empty record"])
+def test_a_committed_shard_that_a_power_cut_left_incomplete_is_computed_again(
+    sealed: Path, store: Path, pictures: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (store / layout.SEALED_OBJECT).unlink()
+    if damage == "missing":
+        (store / "train/tokens/tap02/c.0.0.0").unlink()
+    elif damage == "cut":
+        (store / "train/check/tap11/c.0").write_bytes(b"")
+    else:
+        (store / layout.commit_object("train", 0)).write_bytes(b"")
+    assert extract(tiny_config(pictures, store))["computed_rows"] == 4
+    assert "shard 0 of train is computed again" in caplog.text
+    assert tree(store) == tree(sealed)
+
+
+def test_a_sealed_store_is_never_written_again(
+    store: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, store_id = tree(store), open_store(store).store_id
+    monkeypatch.setattr("losa.store.skeleton.__version__", "9.9.9")
+    assert extract(tiny_config(pictures, store))["store_id"] == store_id
+    assert tree(store) == before
+
+
+def test_a_store_whose_empty_folders_were_dropped_is_resumed(
+    sealed: Path, store: Path, pictures: Path
+) -> None:
+    (store / layout.SEALED_OBJECT).unlink()
+    shutil.rmtree(store / ".losa/claims")
+    shutil.rmtree(store / layout.TMP_FOLDER)
+    shutil.rmtree(store / ".losa/commits/val")
+    extract(tiny_config(pictures, store))
+    assert tree(store) == tree(sealed)
+
+
 CHANGED: dict[str, dict[str, Any]] = {
     "taps": {"taps": "1,11"},
     "img_size": {"img_size": 48},
@@ -175,20 +217,29 @@ def test_the_stores_own_batch_size_wins_on_resume(
     assert "4 is the store's own; 3 is not used" in caplog.text
 
 
-def test_overwrite_replaces_the_store_and_leaves_nothing_behind(
-    store: Path, pictures: Path
+@pytest.mark.parametrize("name", ["/", "s\udcff.zarr", "x" * 181])
+def test_a_name_that_no_store_can_have_is_refused_before_any_work(
+    pictures: Path, tmp_path: Path, name: str
 ) -> None:
-    extract(tiny_config(pictures, store, taps="last", overwrite=True))
+    with pytest.raises(UsageError, match="--store"):
+        extract(tiny_config(pictures, tmp_path / name))
+
+
+def test_a_store_reached_through_a_link_or_from_inside_is_the_same_store(
+    store: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link.zarr").symlink_to(store)
+    assert extract(tiny_config(pictures, tmp_path / "link.zarr"))["computed_rows"] == 0
+    extract(tiny_config(pictures, tmp_path / "link.zarr", taps="last", overwrite=True))
     assert open_store(store).spec.taps == (11,)
-    assert sorted(entry.name for entry in store.parent.iterdir()) == ["s.extract.json", "s.zarr"]
+    monkeypatch.chdir(store)
+    assert extract(tiny_config(pictures, Path(), taps="last"))["computed_rows"] == 0
 
 
-def test_overwrite_refuses_a_folder_that_is_no_store(tmp_path: Path, pictures: Path) -> None:
-    (tmp_path / "s.zarr").mkdir()
-    (tmp_path / "s.zarr/thesis.txt").write_text("years of work")
-    with pytest.raises(StoreError, match="not a losa store"):
-        extract(tiny_config(pictures, tmp_path / "s.zarr", overwrite=True))
-    assert (tmp_path / "s.zarr/thesis.txt").read_text() == "years of work"
+def test_strange_names_work(pictures: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a 'b' \U0001f642 -c.zarr"
+    extract(tiny_config(pictures, path, split=("val",)))
+    assert open_store(path).splits == ("val",)
 
 
 @pytest.fixture
@@ -229,10 +280,13 @@ def test_a_skipped_image_is_a_recorded_row_and_its_neighbours_do_not_change(
 def test_more_skips_than_allowed_is_exit_8_with_everything_written(
     broken: Path, tmp_path: Path
 ) -> None:
+    config = tiny_config(broken, tmp_path / "s.zarr", on_error="skip")
+    result = extract(config)
     with pytest.raises(SkippedError, match=r"1 of 27 samples were skipped") as caught:
-        extract(tiny_config(broken, tmp_path / "s.zarr", on_error="skip"))
+        check_skips(config, result)
     assert caught.value.exit_code == 8
     assert open_store(tmp_path / "s.zarr").split("train").rows == 21
+    check_skips(config.model_copy(update={"max_skip": 0.5}), result)
 
 
 def test_a_full_disk_is_refused_before_the_first_row(
@@ -257,7 +311,7 @@ def test_progress_counts_rows_to_the_total(pictures: Path, tmp_path: Path) -> No
 
 
 def test_the_result_and_the_resolved_configuration_lie_beside_the_store(sealed: Path) -> None:
-    record = json.loads((sealed.parent / "s.extract.json").read_text())
+    record = json.loads((sealed.parent / "s.zarr.extract.json").read_text())
     assert record["result"]["store_id"] == open_store(sealed).store_id
     assert ExtractConfig(**record["config"]).img_size == 32
 

@@ -63,3 +63,10 @@ def test_half_precision_planes_are_averaged_in_float32() -> None:
 def test_what_is_no_token_policy_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match=r"--tokens: .*pool:2x2"):
         parse_tokens(text, TokenGrid(4, 4, prefix=1))
+
+
+@pytest.mark.parametrize("sides", [f"{'9' * 5000}x2", f"2x{'9' * 5000}", f"{'9' * 5000}x2x2"])
+def test_a_window_of_thousands_of_digits_is_refused_in_a_short_line(sides: str) -> None:
+    with pytest.raises(UsageError, match=r"--tokens: .*pool:2x2") as caught:
+        parse_tokens(f"pool:{sides}", TokenGrid(4, 4, prefix=1))
+    assert len(str(caught.value)) < 300

@@ -16,7 +16,7 @@ from losa.adapt.checkpoint import load_card, load_weights, save_card, save_weigh
 from losa.adapt.registry import build_adaptor
 from losa.device import Compute
 from losa.errors import MismatchError
-from losa.live.backbone import LivePipeline
+from losa.live.backbone import LivePipeline, decode_workers
 from tests.live.trained import Trained, train_small
 
 CPU = Compute(torch.device("cpu"))
@@ -57,3 +57,9 @@ def test_other_preprocessing_is_refused_by_field(trained: Trained, field: str, v
     with pytest.raises(MismatchError, match=rf"preprocessing\.{field}: ") as caught:
         LivePipeline(trained.run, "random", CPU)
     assert caught.value.exit_code == 5
+
+
+def test_processes_start_only_where_there_are_batches_for_them() -> None:
+    assert decode_workers("auto", 1) == 0
+    assert 1 <= decode_workers("auto", 2) <= 2
+    assert [decode_workers(asked, 9) for asked in (0, 3)] == [0, 3]

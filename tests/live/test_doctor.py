@@ -20,3 +20,11 @@ def test_every_matter_is_found_and_the_disk_is_measured(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_named() -> None:
     with pytest.raises(ResourceError, match="/proc"):
         examine(Path("/proc"))
+
+
+@pytest.mark.parametrize("name", ["nowhere", "x" * 300, "a\0b"])
+def test_a_place_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ResourceError, match=str(tmp_path)) as caught:
+        examine(tmp_path / name)
+    assert caught.value.exit_code == 6
+    assert str(caught.value).isprintable()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
 import pytest
 
+from losa.adapt.checkpoint import load_card
 from losa.adapt.evaluate import evaluate
+from losa.adapt.train import adapt
+from losa.config import AdaptConfig
 from losa.errors import MismatchError
-from losa.extract.run import ExtractEvent
+from losa.extract.run import ExtractEvent, extract
 from losa.live.evaluate import LiveRequest, evaluate_dataset
+from losa.store import open_store
+from tests.extract.picture_folder import picture_folder, tiny_config
 from tests.live.trained import Trained, train_small
 
 
@@ -20,7 +26,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 def request(trained: Trained, data: Path, split: str = "test") -> LiveRequest:
-    return LiveRequest(trained.run, f"folder:{data}", Path(), split, "random", batch_size=4)
+    return LiveRequest(
+        trained.run, f"folder:{data}", Path(), split, "random", batch_size=4, num_workers=0
+    )
 
 
 def test_raw_media_score_as_the_store_of_them_does(trained: Trained) -> None:
@@ -48,3 +56,38 @@ def test_other_classes_are_refused(trained: Trained, tmp_path: Path) -> None:
     shutil.rmtree(data / "test/red")
     with pytest.raises(MismatchError, match=r"its 2 classes are not the run's 3"):
         evaluate_dataset(request(trained, data), progress=lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A run on pictures without splits of their own, extracted with a seed that is not 0."""
+    root = tmp_path_factory.mktemp("seeded")
+    picture_folder(root, {"pictures": 10})
+    found = Trained(root / "pictures", root / "s.zarr", root / "run")
+    extract(tiny_config(found.pictures, found.store, seed=5))
+    adapt(AdaptConfig(store=found.store, out=found.run, rank=2, epochs=2, batch_size=8))
+    return found
+
+
+def test_val_of_media_without_splits_is_the_val_of_the_runs_store(
+    seeded: Trained, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="losa"):
+        live = evaluate_dataset(request(seeded, seeded.pictures, "val"), progress=lambda _: None)
+    cached = evaluate(seeded.run, seeded.store, "val", device="cpu")
+    assert live["loss"] == pytest.approx(cached["loss"], abs=1e-3)
+    assert "another set" not in caplog.text
+    card = load_card(seeded.run)
+    assert card.order_seed == 5
+    splits = open_store(seeded.store).plan.splits
+    assert card.listings == {name: split.listing for name, split in splits.items()}
+
+
+def test_another_set_of_samples_is_scored_with_a_warning(
+    seeded: Trained, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = Path(shutil.copytree(seeded.pictures, tmp_path / "pictures"))
+    shutil.copy(data / "red/000.png", data / "red/extra.png")
+    with caplog.at_level(logging.WARNING, logger="losa"):
+        evaluate_dataset(request(seeded, data, "train"), progress=lambda _: None)
+    assert "train is another set of samples than the train of the run's store" in caplog.text

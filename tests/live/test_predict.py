@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
-from losa.errors import InputError
+from losa.errors import InputError, MismatchError
+from losa.extract.run import extract
 from losa.features import StoreDtype
+from losa.live.backbone import LivePipeline
 from losa.live.predict import PredictRequest, predict
+from tests.extract.picture_folder import tiny_config
 from tests.live.trained import Trained, train_small
 
 
@@ -27,6 +34,7 @@ def test_live_logits_equal_cached_logits_and_name_the_same_classes(trained: Trai
     tolerance = 1e-4 if "float32" in str(trained.run) else 1e-2
     assert result["cache_check"]["max_abs_difference"] <= tolerance
     assert result["cache_check"]["same_classes"] is True
+    assert result["cache_check"]["tolerance"] == tolerance
 
 
 def test_top_classes_are_sorted_and_no_more_than_there_are(trained: Trained) -> None:
@@ -53,3 +61,60 @@ def test_nothing_to_classify_is_an_error_by_name(
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=name):
         predict(PredictRequest(trained.run, (tmp_path / name,), "random"))
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return train_small(tmp_path_factory.mktemp("one"))
+
+
+def test_a_single_picture_is_a_batch_of_one(one: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    logits = LivePipeline.logits
+
+    def counted(self: LivePipeline, pixels: UInt8[np.ndarray, "b h w 3"]) -> Float[Tensor, "b y"]:
+        sizes.append(len(pixels))
+        return logits(self, pixels)
+
+    monkeypatch.setattr(LivePipeline, "logits", counted)
+    predict(PredictRequest(one.run, (one.pictures / "test/red/000.png",), "random"))
+    assert sizes == [1]
+
+
+def test_files_that_the_store_does_not_list_are_compared_with_nothing(
+    one: Trained, tmp_path: Path
+) -> None:
+    # The end of the path is listed, but not from the split's folder on.
+    picture = tmp_path / "red/000.png"
+    picture.parent.mkdir()
+    shutil.copy(one.pictures / "test/red/000.png", picture)
+    check = predict(PredictRequest(one.run, (picture,), "random", one.store))["cache_check"]
+    assert (check["compared"], check["same_classes"]) == (0, None)
+    assert check["max_abs_difference"] is None
+
+
+def test_a_path_that_two_rows_share_is_not_compared(
+    one: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from losa.store import SplitReader
+
+    listed = SplitReader.samples.func  # type: ignore[attr-defined]
+
+    def without_split(self: SplitReader) -> object:
+        return tuple(
+            type(sample)(sample.key, sample.path.split("/", 1)[1], sample.label)
+            for sample in listed(self)
+        )
+
+    monkeypatch.setattr(SplitReader, "samples", property(without_split))
+    paths = (one.pictures / "train/red/000.png", one.pictures / "train/red/007.png")
+    check = predict(PredictRequest(one.run, paths, "random", one.store))["cache_check"]
+    assert check["compared"] == 1
+
+
+def test_a_store_of_other_features_is_refused(one: Trained, tmp_path: Path) -> None:
+    extract(tiny_config(one.pictures, tmp_path / "o.zarr", tokens="summary", split=("test",)))
+    picture = one.pictures / "test/red/000.png"
+    with pytest.raises(MismatchError, match=r"--store: has other features.*tokens: ") as caught:
+        predict(PredictRequest(one.run, (picture,), "random", tmp_path / "o.zarr"))
+    assert caught.value.exit_code == 5

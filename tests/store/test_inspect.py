@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from losa.store import open_store
@@ -22,3 +23,10 @@ def test_a_sealed_store_is_described_with_its_id_and_bytes(tmp_path: Path) -> No
     found = describe_store(path)
     assert found["store_id"] == open_store(path).store_id
     assert found["token_bytes"] == 28 * 2 * 5 * 6 * 2
+
+
+def test_a_store_without_its_empty_folders_is_described(tmp_path: Path) -> None:
+    begin_store(tmp_path / "s.zarr", small_plan())
+    for name in ("commits", "claims", "tmp"):
+        shutil.rmtree(tmp_path / "s.zarr/.losa" / name)
+    assert describe_store(tmp_path / "s.zarr")["splits"]["val"]["committed"] == 0

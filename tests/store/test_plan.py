@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,3 +76,47 @@ def test_an_incomplete_plan_is_refused(field: str) -> None:
     del value[field]
     with pytest.raises(StoreError, match=r"plan\.json: is not a losa plan"):
         Plan.from_json(value, Path("plan.json"))
+
+
+LISTING = {"samples": 1, "rows": 1, "listing": "1" * 64}
+SPLITS = ("identity", "dataset", "splits")
+FEATURES = ("identity", "features")
+ATTACKS: dict[str, tuple[tuple[str, ...], Any]] = {
+    "a split above": ((*SPLITS, ".."), LISTING),
+    "a split elsewhere": ((*SPLITS, "/etc"), LISTING),
+    "a split below": ((*SPLITS, "a/b"), LISTING),
+    "a split of two lines": ((*SPLITS, "a\n"), LISTING),
+    "a split without name": ((*SPLITS, ""), LISTING),
+    "a long split": ((*SPLITS, "a" * 65), LISTING),
+    "no shard rows": (("identity", "shard_rows"), 0),
+    "shard rows of a half": (("identity", "shard_rows"), 8.5),
+    "true shard rows": (("identity", "shard_rows"), True),
+    "shard rows beyond memory": (("identity", "shard_rows"), 2**40),
+    "negative rows": ((*SPLITS, "train"), {**LISTING, "samples": -1, "rows": -1}),
+    "rows beyond memory": ((*SPLITS, "train"), {**LISTING, "samples": 2**50, "rows": 2**50}),
+    "rows and samples apart": ((*SPLITS, "train", "rows"), 19),
+    "views": (("identity", "views"), 2),
+    "no channels": ((*FEATURES, "channels"), 0),
+    "channels as text": ((*FEATURES, "channels"), "6"),
+    "a grid of nothing": ((*FEATURES, "grid", "height"), 0),
+    "a negative prefix": ((*FEATURES, "grid", "prefix"), -1),
+    "an endless grid": ((*FEATURES, "grid", "width"), 2**40),
+    "a tap of a half": ((*FEATURES, "taps"), [1, 3.5]),
+    "an exponent too few": (("exponents",), [0]),
+    "an exponent too large": (("exponents",), [0, 1 << 20]),
+    "an exponent of a half": (("exponents",), [0, 0.5]),
+    "a seed that is none": (("identity", "order_seed"), -1),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_plan_that_no_extraction_writes_is_refused(name: str) -> None:
+    place, bad = ATTACKS[name]
+    value: Any = copy.deepcopy(BASE.to_json())
+    inner = value
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = bad
+    with pytest.raises(StoreError, match=r"plan\.json: is not a losa plan") as caught:
+        Plan.from_json(value, Path("plan.json"))
+    assert "\n" not in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from losa.errors import StoreError
+from losa.errors import ResourceError, StoreError
 from losa.features import StoreDtype
 from losa.store import layout, open_store
 from tests.store.build import begin_store, features, samples, small_plan, small_store, statistics
@@ -64,7 +65,7 @@ def test_one_tap_is_read_into_a_slice_of_a_larger_buffer(sealed: Path) -> None:
 def test_threads_read_side_by_side_with_few_open_files(
     sealed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("losa.store.reader._descriptor_limit", lambda: 1)
+    monkeypatch.setattr("losa.store.reader.descriptor_limit", lambda: 1)
     reader = open_store(sealed).split("train")
     want = features(small_plan(), "train")
 
@@ -126,6 +127,12 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "cut seal": (layout.SEALED_OBJECT, truncate, r"sealed\.json: is not as losa writes it"),
     "cut metadata": (layout.ROOT_OBJECT, lambda path: os.truncate(path, 9), "is not sound JSON"),
     "linked shard": (SHARD, link_aside, "is a symbolic link"),
+    "linked tap": ("train/tokens/tap03", link_aside, "train/tokens/tap03: is a symbolic link"),
+    "linked checks": ("train/check", link_aside, "train/check: is a symbolic link"),
+    "linked column": ("train/sample/label", link_aside, "sample/label: is a symbolic link"),
+    "linked split": ("train", link_aside, "s.zarr/train: is a symbolic link"),
+    "linked commits": (".losa/commits", link_aside, "losa/commits: is a symbolic link"),
+    "linked losa": (".losa", link_aside, "losa: is a symbolic link"),
 }
 
 
@@ -150,6 +157,24 @@ def test_an_unsealed_store_is_refused_with_its_progress(tmp_path: Path) -> None:
     begin_store(tmp_path / "s.zarr", small_plan())
     with pytest.raises(StoreError, match=r"not sealed \(0 of 4 shards are committed\); run the"):
         open_store(tmp_path / "s.zarr")
+
+
+def test_a_copy_that_dropped_empty_folders_still_tells_its_progress(tmp_path: Path) -> None:
+    begin_store(tmp_path / "s.zarr", small_plan())
+    shutil.rmtree(tmp_path / "s.zarr/.losa/commits")
+    shutil.rmtree(tmp_path / "s.zarr/.losa/tmp")
+    with pytest.raises(StoreError, match=r"not sealed \(0 of 4 shards are committed\); run the"):
+        open_store(tmp_path / "s.zarr")
+
+
+def test_a_failing_disk_is_a_resource_error(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "preadv", fail)
+    with pytest.raises(ResourceError, match=r"c\.0\.0\.0: input/output error") as caught:
+        read(sealed, [0])
+    assert caught.value.exit_code == 6
 
 
 def test_a_newer_format_is_refused_by_number(store: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from losa.errors import StoreError
+from losa.errors import ResourceError, StoreError
 from losa.store import layout
 from losa.store.verify import verify_store
 from tests.store.build import small_store
@@ -84,6 +88,51 @@ def test_a_stray_file_is_named(sealed: Path, tmp_path: Path) -> None:
     path = Path(shutil.copytree(sealed, tmp_path / "s.zarr"))
     (path / "train/tokens/tap01/c.9.0.0").write_bytes(b"")
     assert names(path) == ["train/tokens/tap01/c.9.0.0"]
+
+
+def test_a_stray_folder_is_named_and_not_entered(sealed: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(sealed, tmp_path / "s.zarr"))
+    (path / "train/tokens/tap07/deep").mkdir(parents=True)
+    (path / ".losa/notes").mkdir()
+    (path / ".losa/notes/a.txt").write_text("a")
+    assert names(path) == [".losa/notes", "train/tokens/tap07"]
+
+
+@pytest.mark.parametrize("name", ["train", "train/tokens/tap01", "val/check", "calib", ".losa/tmp"])
+def test_a_linked_folder_is_named_wherever_it_leads(
+    sealed: Path, tmp_path: Path, name: str
+) -> None:
+    path = Path(shutil.copytree(sealed, tmp_path / "s.zarr"))
+    (path / name).rename(tmp_path / "aside")
+    (path / name).symlink_to(tmp_path / "aside")
+    assert names(path) == [name]
+
+
+def test_a_store_without_its_empty_folders_is_sound(sealed: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(sealed, tmp_path / "s.zarr"))
+    shutil.rmtree(path / ".losa/tmp")
+    shutil.rmtree(path / ".losa/claims")
+    assert names(path) == []
+
+
+def test_a_failing_disk_is_a_resource_error_that_names_the_file(
+    sealed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(io.BytesIO):
+        def read(self, _: int | None = -1, /) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    real = os.fdopen
+
+    def fdopen(handle: int, mode: str) -> Any:
+        if not Path(f"/proc/self/fd/{handle}").readlink().match("tap03/c.0.0.0"):
+            return real(handle, mode)
+        os.close(handle)
+        return Failing()
+
+    monkeypatch.setattr(os, "fdopen", fdopen)
+    with pytest.raises(ResourceError, match=r"train/tokens/tap03/c\.0\.0\.0: input/output error"):
+        verify_store(sealed)
 
 
 def test_progress_ends_at_all_token_bytes(sealed: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,66 @@ def test_no_file_of_a_sealed_store_tells_time_host_or_process(tmp_path: Path) ->
     content = b"".join(tree(small_store(tmp_path / "s.zarr")).values())
     for word in ('"host"', '"pid"', '"boot"', str(tmp_path), files.boot_id()):
         assert word.encode() not in content
+
+
+def test_what_a_killed_creation_left_is_cleared_by_the_next(tmp_path: Path) -> None:
+    dead = f".s.zarr.{os.getpid()}-1-{files.process_space()}-0"
+    alive = f".s.zarr.{files.owner_tag()}"
+    elsewhere = ".s.zarr.1-1-anotherhost0-0"
+    for name in (dead, alive, elsewhere):
+        (tmp_path / name).mkdir()
+    small_store(tmp_path / "s.zarr")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted(
+        [alive, elsewhere, "s.zarr"]
+    )
+
+
+def test_a_claim_of_another_container_on_this_host_counts_as_alive(tmp_path: Path) -> None:
+    path = tmp_path / "s.zarr"
+    begin_store(path, small_plan({"train": 8}))
+    owner = {
+        "host": os.uname().nodename,
+        "boot": files.boot_id(),
+        "space": "another",
+        "pid": 1,
+        "start": 1,
+    }
+    (path / layout.claim_object("train", 0)).write_text(json.dumps(owner))
+    with StoreWriter(path) as writer:
+        assert list(writer.claimed()) == []
+
+
+def test_claims_that_were_not_used_are_given_back(tmp_path: Path) -> None:
+    path = tmp_path / "s.zarr"
+    begin_store(path, small_plan())
+    with StoreWriter(path) as writer:
+        assert next(writer.claimed()).shard == 0
+        assert any((path / ".losa/claims/train").iterdir())
+    assert not any((path / ".losa/claims/train").iterdir())
+
+
+def test_a_failed_write_ends_every_other_write_before_files_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = small_plan({"train": 8})
+    begin_store(tmp_path / "s.zarr", plan)
+    ended: list[str] = []
+
+    def write_all(handle: int, data: memoryview) -> None:
+        if not ended:
+            ended.append("failed")
+            raise OSError(28, "No space left on device")
+        time.sleep(0.2)
+        os.fstat(handle)
+        ended.append("whole")
+
+    with StoreWriter(tmp_path / "s.zarr", durable=False) as writer:
+        shard = writer.shard(next(writer.claimed())).__enter__()
+        monkeypatch.setattr(files, "write_all", write_all)
+        with pytest.raises(ResourceError, match="no space left"):
+            shard.write(list(features(plan, "train")), np.ones(8, np.uint8))
+        shard.__exit__(ResourceError, None, None)
+    assert ended == ["failed", "whole"]
 
 
 def test_a_writer_refuses_what_is_no_store(tmp_path: Path) -> None:

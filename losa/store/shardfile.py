@@ -1,0 +1,182 @@
+"""Open shards of a store: no more than descriptors allow, never through a link, errors by name."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import resource
+import stat
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from typing import Final, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from losa.errors import ResourceError, StoreError
+from losa.store import files
+
+ShardKey = tuple[str, int, int, bool]
+"""Split, tap, shard, and whether it is mapped."""
+
+_Made = TypeVar("_Made")
+_NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
+
+
+@runtime_checkable
+class Shard(Protocol):
+    """A shard that records are copied from; it holds one descriptor."""
+
+    def copy(self, slot: int, record: UInt8[np.ndarray, "..."]) -> None:
+        """Copy the shard's record number ``slot`` into ``record``."""
+        ...
+
+
+class FileShard:
+    """A shard read by ``preadv``; closed when the last one who reads from it lets go."""
+
+    def __init__(self, path: Path, record_bytes: int) -> None:
+        self.path = path
+        self._record_bytes = record_bytes
+        self._handle = files.open_regular(path)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the file."""
+        return os.fstat(self._handle).st_size
+
+    def copy(self, slot: int, record: UInt8[np.ndarray, "..."]) -> None:
+        """Copy a record, piece by piece where one call stops short.
+
+        Raises:
+            StoreError: the file ends before the record does.
+            ResourceError: the disk fails.
+        """
+        rest, offset = record.data, slot * self._record_bytes
+        while rest:
+            try:
+                count = os.preadv(self._handle, (rest,), offset)
+            except OSError as error:
+                raise files.resource_error(self.path, error) from error
+            if count == 0:
+                raise StoreError(self.path, "ended while it was read", "run losa verify")
+            rest, offset = rest[count:], offset + count
+
+    def mapped(self, held: int) -> MappedShard:
+        """The file's ``held`` records as a mapping, which keeps a descriptor of its own.
+
+        Raises:
+            ResourceError: the file cannot be mapped.
+        """
+        try:
+            content = mmap.mmap(self._handle, held * self._record_bytes, prot=mmap.PROT_READ)
+        except OSError as error:
+            raise files.resource_error(self.path, error) from error
+        return MappedShard(np.frombuffer(content, np.uint8).reshape(held, self._record_bytes))
+
+    def __del__(self) -> None:
+        # Without a handle, opening it has failed.
+        if hasattr(self, "_handle"):
+            os.close(self._handle)
+
+
+class MappedShard:
+    """A shard in the page cache, for records that were read from the disk before."""
+
+    def __init__(self, records: UInt8[np.ndarray, "n ..."]) -> None:
+        self._records = records
+
+    def copy(self, slot: int, record: UInt8[np.ndarray, "..."]) -> None:
+        """Copy a record."""
+        record[:] = self._records[slot]
+
+
+class ShardTable:
+    """The most recently used open shards of a store, bounded by the process's descriptors."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._shards: OrderedDict[ShardKey, Shard] = OrderedDict()
+        self._lock = Lock()
+
+    def take(self, key: ShardKey, make: Callable[[], Shard]) -> Shard:
+        """The open shard of a key, made when it is not there."""
+        with self._lock:
+            found = self._shards.get(key)
+            if found is not None:
+                self._shards.move_to_end(key)
+                return found
+        made = self.with_room(make)
+        with self._lock:
+            kept = self._shards.setdefault(key, made)
+            while len(self._shards) > self._limit:
+                self._shards.popitem(last=False)
+            return kept
+
+    def discard(self, key: ShardKey) -> None:
+        """Let go of a shard."""
+        with self._lock:
+            self._shards.pop(key, None)
+
+    def with_room(self, make: Callable[[], _Made]) -> _Made:
+        """What ``make`` returns; when descriptors are short, all shards are let go of first.
+
+        Raises:
+            ResourceError: descriptors are short all the same, or ``make`` fails otherwise.
+        """
+        try:
+            return make()
+        except ResourceError as error:
+            # No name for its cause here: a traceback would keep what it has opened, open.
+            if not _lacks_descriptor(error):
+                raise
+        with self._lock:
+            self._shards.clear()
+        return make()
+
+
+class Folders:
+    """The folders of a store, each looked at once: a link among them leads out of the store."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._plain: set[str] = set()
+
+    def check(self, name: str) -> Path:
+        """The path of a store's file, once every folder on the way to it is known to be no link.
+
+        Raises:
+            StoreError: a folder is a symbolic link; it is named.
+        """
+        folder, _, _ = name.rpartition("/")
+        if folder in self._plain:
+            return self._root / name
+        path = self._root
+        for part in folder.split("/"):
+            path /= part
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:
+                # Whoever opens the file says that it is missing.
+                return self._root / name
+            except OSError as error:
+                raise files.resource_error(path, error) from error
+            if stat.S_ISLNK(mode):
+                todo = "a store holds regular files and folders"
+                raise StoreError(path, "is a symbolic link", todo)
+        self._plain.add(folder)
+        return self._root / name
+
+
+def _lacks_descriptor(error: ResourceError) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in _NO_DESCRIPTOR
+
+
+def descriptor_limit() -> int:
+    """Shards that a store keeps open: a quarter of what the process may open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(8, min(4096, soft // 4))
