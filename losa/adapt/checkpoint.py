@@ -34,7 +34,8 @@ class AdaptorCard:
     ``store_id`` and ``config_digest`` are identities of the store and of the configuration it was
     trained with; ``backbone`` (weights and tokens policy included) and ``preprocessing`` are the
     store's plan; ``exponents`` are its powers of two, one a tap. ``order_seed`` is the seed of its
-    data set's 80/20 split, and ``listings`` has the digest of each split's listed samples.
+    data set's 80/20 split, ``listings`` has the digest of each split's listed samples, and
+    ``numerics`` is how the store's backbone was computed (device, autocast, batch size).
     """
 
     adaptor: str
@@ -47,6 +48,7 @@ class AdaptorCard:
     config_digest: str
     order_seed: int
     listings: Mapping[str, str]
+    numerics: Mapping[str, Any]
     exponents: tuple[int, ...] = ()
     losa: str = __version__
     format: int = FORMAT
@@ -67,6 +69,7 @@ class AdaptorCard:
             "config_digest": self.config_digest,
             "order_seed": self.order_seed,
             "listings": dict(self.listings),
+            "numerics": dict(self.numerics),
             "exponents": list(self.exponents),
         }
 

@@ -37,7 +37,7 @@ class SplitMetrics:
         return asdict(self)
 
     def improves_on(self, other: SplitMetrics | None) -> bool:
-        """Whether to choose this over an earlier one: a higher top-1, or the same later in training.
+        """Whether to choose this over an earlier one: a higher top-1, or the same later on.
 
         Of equals the later: a small val set has many ties, an early one is luck more often, and
         annealed weights hold up better on other data (docs/log.md).

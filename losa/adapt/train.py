@@ -122,6 +122,7 @@ def card_of(store: FeatureSource, config: AdaptConfig) -> AdaptorCard:
         preprocessing=store.plan.preprocessing,
         config_digest=config_digest(config, store.store_id),
         order_seed=store.plan.order_seed,
+        numerics=store.plan.numerics.to_json(),
         listings={name: split.listing for name, split in store.plan.splits.items()},
         exponents=store.calibration(spec.taps).exponent,
     )

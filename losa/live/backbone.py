@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Literal
@@ -13,13 +14,15 @@ from torch import Tensor
 
 from losa.adapt.adaptor import Adaptor
 from losa.adapt.checkpoint import AdaptorCard, load_adaptor
-from losa.device import Compute
+from losa.device import Compute, resolve_compute
 from losa.errors import MismatchError
 from losa.extract.backbones import Backbone, BackboneRequest, build_backbone
 from losa.extract.run import MAX_AUTO_WORKERS
 from losa.extract.transforms import Preprocessing
 from losa.precision import decode, encode
 from losa.store.plan import differing_fields
+
+log = logging.getLogger(__name__)
 
 Workers = int | Literal["auto"]
 
@@ -41,19 +44,24 @@ def decode_workers(asked: Workers, batches: int) -> int:
 class LivePipeline:
     """Pixels in, logits out: backbone, the store's dtype, and the run's adaptor.
 
-    Planes pass through the store's dtype on the way, so that the adaptor sees what it was trained
-    on; what is left between cached and live logits is the backbone's own arithmetic.
+    The backbone runs under the autocast that the store was extracted with, its planes pass through
+    the store's dtype, and the adaptor runs in float32, so that it sees what it was trained on: what
+    is left between cached and live logits is the arithmetic of another device or batch shape.
 
     Raises:
         MismatchError: weights or preprocessing are not those of the run; the field is named.
         StoreError: the run is missing or damaged.
+        ResourceError: the device is not here.
     """
 
-    def __init__(self, run_dir: Path, weights: str | None, compute: Compute) -> None:
+    def __init__(self, run_dir: Path, weights: str | None, device: str = "auto") -> None:
         adaptor, self.card = load_adaptor(run_dir)
-        self.adaptor: Adaptor = adaptor.to(compute.device)
-        self.compute = compute
-        self.backbone = _backbone_of(self.card, weights, compute)
+        store = self.card.numerics
+        self.compute = resolve_compute(device, store["autocast"] or "none")
+        if self.compute.device.type != store["device"]:
+            log.info("the store was made on %s: last bits may differ", store["device"])
+        self.adaptor: Adaptor = adaptor.to(self.compute.device)
+        self.backbone = _backbone_of(self.card, weights, self.compute)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -69,9 +77,8 @@ class LivePipeline:
             decode(encode(plane, spec.dtype, exponent)[None], spec.dtype, (exponent,))[0]
             for plane, exponent in zip(planes, self.card.exponents, strict=True)
         ]
-        with self.compute.autocast():
-            result: Tensor = self.adaptor(rounded)
-        return result.float().cpu()
+        result: Tensor = self.adaptor(rounded)
+        return result.cpu()
 
 
 def _backbone_of(card: AdaptorCard, weights: str | None, compute: Compute) -> Backbone:

@@ -12,7 +12,6 @@ import torch
 
 from losa.adapt.checkpoint import AdaptorCard, load_card
 from losa.adapt.metrics import MetricSums
-from losa.device import resolve_compute
 from losa.errors import MismatchError
 from losa.extract.datasets import Dataset, listing_digest, load_dataset
 from losa.extract.decode import DecodePool
@@ -48,7 +47,7 @@ def evaluate_dataset(
     """
     card = load_card(request.run)
     dataset = _dataset_of(request, card)
-    pipeline = LivePipeline(request.run, request.weights, resolve_compute(request.device, "auto"))
+    pipeline = LivePipeline(request.run, request.weights, request.device)
     samples = dataset.splits[request.split]
     size = min(request.batch_size, len(samples))
     groups = [samples[start : start + size] for start in range(0, len(samples), size)]

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from losa.adapt.checkpoint import load_card
 from losa.adapt.evaluate import check_same_features, logits_of_rows
-from losa.device import AmpName, resolve_compute
 from losa.errors import InputError
 from losa.extract.decode import DecodePool
 from losa.extract.images import EXTENSIONS
@@ -38,7 +37,6 @@ class PredictRequest:
     top: int = 5
     batch_size: int = 32
     device: str = "auto"
-    amp_dtype: AmpName = "auto"
     num_workers: Workers = "auto"
 
 
@@ -56,9 +54,7 @@ def predict(request: PredictRequest) -> dict[str, Any]:
     store = open_store(request.store) if request.store is not None else None
     if store is not None:
         check_same_features(load_card(request.run), store)
-    pipeline = LivePipeline(
-        request.run, request.weights, resolve_compute(request.device, request.amp_dtype)
-    )
+    pipeline = LivePipeline(request.run, request.weights, request.device)
     logits, failures = _live_logits(pipeline, images, request)
     predictions = [
         {"path": str(path), "error": failures[number]}
@@ -117,8 +113,7 @@ def _cache_check(
     differences, same = [], True
     for split, places in _places_of(store, list(live)).items():
         rows = np.array(list(places.values()), dtype=np.int64)
-        with pipeline.compute.autocast():
-            cached = logits_of_rows(pipeline.adaptor, store, split, rows)
+        cached = logits_of_rows(pipeline.adaptor, store, split, rows)
         found = torch.stack([live[path] for path in places])
         differences += (found - cached).abs().amax(1).tolist()
         same = same and bool((found.argmax(1) == cached.argmax(1)).all())

@@ -36,6 +36,7 @@ CARD = AdaptorCard(
     config_digest="cd" * 32,
     order_seed=7,
     listings={"train": "ef" * 32},
+    numerics={"device": "cpu", "autocast": None, "batch_size": 32},
     exponents=(0, 2),
 )
 

@@ -14,12 +14,9 @@ import torch
 
 from losa.adapt.checkpoint import load_card, load_weights, save_card, save_weights
 from losa.adapt.registry import build_adaptor
-from losa.device import Compute
 from losa.errors import MismatchError
 from losa.live.backbone import LivePipeline, decode_workers
 from tests.live.trained import Trained, train_small
-
-CPU = Compute(torch.device("cpu"))
 
 
 @pytest.fixture
@@ -32,7 +29,7 @@ def test_other_weights_are_refused_by_name(trained: Trained, tmp_path: Path) -> 
     other = timm.create_model("vit_tiny_patch16_224", num_classes=0)
     safetensors.torch.save_file(other.state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(MismatchError, match=r"--weights: .*weights: [0-9a-f]{57}") as caught:
-        LivePipeline(trained.run, str(tmp_path / "other.safetensors"), CPU)
+        LivePipeline(trained.run, str(tmp_path / "other.safetensors"), "cpu")
     assert caught.value.exit_code == 5
 
 
@@ -55,7 +52,7 @@ def rewrite_card(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
 def test_other_preprocessing_is_refused_by_field(trained: Trained, field: str, value: Any) -> None:
     rewrite_card(trained.run, lambda card: card["preprocessing"].update({field: value}))
     with pytest.raises(MismatchError, match=rf"preprocessing\.{field}: ") as caught:
-        LivePipeline(trained.run, "random", CPU)
+        LivePipeline(trained.run, "random", "cpu")
     assert caught.value.exit_code == 5
 
 

@@ -118,3 +118,10 @@ def test_a_store_of_other_features_is_refused(one: Trained, tmp_path: Path) -> N
     with pytest.raises(MismatchError, match=r"--store: has other features.*tokens: ") as caught:
         predict(PredictRequest(one.run, (picture,), "random", tmp_path / "o.zarr"))
     assert caught.value.exit_code == 5
+
+
+def test_the_live_backbone_computes_as_the_stores_did(tmp_path: Path) -> None:
+    found = train_small(tmp_path, amp_dtype="bfloat16")
+    result = predict(PredictRequest(found.run, (found.pictures,), "random", store=found.store))
+    assert result["cache_check"]["max_abs_difference"] <= 1e-2
+    assert result["cache_check"]["same_classes"] is True

@@ -21,10 +21,10 @@ class Trained:
     run: Path
 
 
-def train_small(root: Path, dtype: StoreDtype = "float16") -> Trained:
+def train_small(root: Path, dtype: StoreDtype = "float16", amp_dtype: str = "none") -> Trained:
     """Extract three colours with a random ViT-Ti and train LoSA on them for a few epochs."""
     found = Trained(root / "pictures", root / "s.zarr", root / "run")
     picture_folder(found.pictures, {"train": 8, "val": 3, "test": 3})
-    extract(tiny_config(found.pictures, found.store, store_dtype=dtype))
+    extract(tiny_config(found.pictures, found.store, store_dtype=dtype, amp_dtype=amp_dtype))
     adapt(AdaptConfig(store=found.store, out=found.run, rank=2, epochs=4, batch_size=8))
     return found
