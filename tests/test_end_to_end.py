@@ -102,7 +102,7 @@ def test_a_signal_during_training_is_its_exit_code_and_the_run_goes_on_from_ther
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     small_store(tmp_path / "features.zarr", small_plan({"train": 40, "val": 9}))
-    flags = ("adapt", "--out", "run", "--epochs", "400", "-b", "4", "--rank", "2")
+    flags = ("adapt", "--out", "run", "--epochs", "60", "-b", "4", "--rank", "2")
     process = start(tmp_path, *flags)
     metrics = tmp_path / "run/metrics.jsonl"
     stop_when(process, number, metrics.exists)
