@@ -147,12 +147,16 @@ def read_file(path: Path, *, at_most: int = MAX_JSON_BYTES) -> bytes:
 
     Raises:
         StoreError: it is missing, not regular, or larger than ``at_most`` bytes.
+        ResourceError: the disk fails.
     """
     with os.fdopen(open_regular(path), "rb") as handle:
         size = os.fstat(handle.fileno()).st_size
         if size > at_most:
             raise StoreError(path, f"is {size} bytes, at most {at_most} are read", "is it ours?")
-        return handle.read()
+        try:
+            return handle.read()
+        except OSError as error:
+            raise resource_error(path, error) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -103,3 +104,22 @@ def test_a_tag_is_dead_once_its_process_is_gone() -> None:
 @pytest.mark.parametrize("tag", ["", "a-b", "1-2-3", "x-y-z-1", "9-9-otherboot-1"])
 def test_a_foreign_name_is_never_taken_for_dead(tag: str) -> None:
     assert not files.tag_is_dead(tag)
+
+
+def test_a_failing_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.json").write_text("{}")
+
+    class Failing(io.BytesIO):
+        def __init__(self, handle: int, _: str) -> None:
+            super().__init__()
+            self._handle = handle
+
+        def fileno(self) -> int:
+            return self._handle
+
+        def read(self, _: int | None = -1) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fdopen", Failing)
+    with pytest.raises(ResourceError, match=r"x\.json: input/output error"):
+        files.read_file(tmp_path / "x.json")
