@@ -264,9 +264,7 @@ class SplitReader:
             records = out[number].view(np.uint8).reshape(len(rows), self.spec.record_bytes)
             mapped = self._is_mapped and bool(self._seen[tap][rows].all())
             for shard, slots in places.items():
-                source = self._open(tap, shard, mapped=mapped)
-                for position, slot in slots:
-                    source.copy(slot, records[position])
+                self._open(tap, shard, mapped=mapped).copy(slots, records)
             if not mapped and self._verify != "never":
                 self._check(tap, rows, records)
 

@@ -8,7 +8,7 @@ import os
 import resource
 import stat
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Final, Protocol, TypeVar, runtime_checkable
@@ -22,6 +22,9 @@ from losa.store import files
 ShardKey = tuple[str, int, int, bool]
 """Split, tap, shard, and whether it is mapped."""
 
+Places = Sequence[tuple[int, int]]
+"""Pairs of a position in the caller's memory and a slot of the shard."""
+
 _Made = TypeVar("_Made")
 _NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 
@@ -30,8 +33,8 @@ _NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 class Shard(Protocol):
     """A shard that records are copied from; it holds one descriptor."""
 
-    def copy(self, slot: int, record: UInt8[np.ndarray, "..."]) -> None:
-        """Copy the shard's record number ``slot`` into ``record``."""
+    def copy(self, places: Places, records: UInt8[np.ndarray, "b ..."]) -> None:
+        """Copy for every pair (position, slot) the shard's record ``slot`` to ``records``."""
         ...
 
 
@@ -48,13 +51,17 @@ class FileShard:
         """Size of the file."""
         return os.fstat(self._handle).st_size
 
-    def copy(self, slot: int, record: UInt8[np.ndarray, "..."]) -> None:
-        """Copy a record, piece by piece where one call stops short.
+    def copy(self, places: Places, records: UInt8[np.ndarray, "b ..."]) -> None:
+        """Read records one by one, piece by piece where one call stops short.
 
         Raises:
-            StoreError: the file ends before the record does.
+            StoreError: the file ends before a record does.
             ResourceError: the disk fails.
         """
+        for position, slot in places:
+            self._read(slot, records[position])
+
+    def _read(self, slot: int, record: UInt8[np.ndarray, "..."]) -> None:
         rest, offset = record.data, slot * self._record_bytes
         while rest:
             try:
@@ -89,9 +96,14 @@ class MappedShard:
     def __init__(self, records: UInt8[np.ndarray, "n ..."]) -> None:
         self._records = records
 
-    def copy(self, slot: int, record: UInt8[np.ndarray, "..."]) -> None:
-        """Copy a record."""
-        record[:] = self._records[slot]
+    def copy(self, places: Places, records: UInt8[np.ndarray, "b ..."]) -> None:
+        """Copy records: in one call of numpy when all that is asked for lies in this shard."""
+        if len(places) == len(records):
+            slots = [slot for _, slot in places]
+            np.take(self._records, slots, axis=0, out=records, mode="clip")
+            return
+        for position, slot in places:
+            records[position] = self._records[slot]
 
 
 class ShardTable:

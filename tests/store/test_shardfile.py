@@ -51,14 +51,18 @@ def test_many_shards_of_many_splits_are_read_with_few_descriptors(tmp_path: Path
     assert int(done.stdout) >= 64 - 16 - 16
 
 
-def test_a_record_is_copied_from_the_file_and_from_its_mapping(tmp_path: Path) -> None:
+@pytest.mark.parametrize("places", [[(0, 2)], [(0, 2), (1, 0)], [(1, 1)]])
+def test_records_are_copied_from_the_file_and_from_its_mapping(
+    tmp_path: Path, places: list[tuple[int, int]]
+) -> None:
     content = np.arange(24, dtype=np.uint8).reshape(3, 8)
     (tmp_path / "c").write_bytes(content.tobytes())
     file = FileShard(tmp_path / "c", 8)
     for shard in (file, file.mapped(3)):
-        record = np.zeros(8, np.uint8)
-        shard.copy(2, record)
-        assert record.tolist() == content[2].tolist()
+        records = np.zeros((2 if len(places) > 1 or places[0][0] else 1, 8), np.uint8)
+        shard.copy(places, records)
+        for position, slot in places:
+            assert records[position].tolist() == content[slot].tolist()
 
 
 def test_a_failing_disk_is_a_resource_error_that_names_the_file(
@@ -72,13 +76,13 @@ def test_a_failing_disk_is_a_resource_error_that_names_the_file(
 
     monkeypatch.setattr(os, "preadv", fail)
     with pytest.raises(ResourceError, match=r"/c: input/output error"):
-        file.copy(0, np.zeros(8, np.uint8))
+        file.copy([(0, 0)], np.zeros((1, 8), np.uint8))
 
 
 def test_a_file_that_ends_early_is_damage(tmp_path: Path) -> None:
     (tmp_path / "c").write_bytes(bytes(12))
     with pytest.raises(StoreError, match="ended while it was read"):
-        FileShard(tmp_path / "c", 8).copy(1, np.zeros(8, np.uint8))
+        FileShard(tmp_path / "c", 8).copy([(0, 1)], np.zeros((1, 8), np.uint8))
 
 
 def test_a_table_makes_room_once_and_passes_other_errors_on() -> None:
