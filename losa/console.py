@@ -34,8 +34,12 @@ _STOPS = {KeyboardInterrupt: ("interrupted", 130), Terminated: ("terminated", 14
 
 
 def show_result(result: Any) -> None:
-    """Print a result as one JSON line on stdout."""
-    print(json.dumps(result, ensure_ascii=False, default=str), flush=True)
+    """Print a result as one JSON line on stdout; that nobody reads it is no mistake."""
+    try:
+        print(json.dumps(result, ensure_ascii=False, default=str), flush=True)
+    except BrokenPipeError:
+        # What Python still holds for stdout goes nowhere, or it would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def show_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> None:
@@ -137,10 +141,6 @@ def run(command: Callable[[], None]) -> int:
     except LosaError as error:
         note(clean(f"losa: error: {error}"))
         return error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has left; nothing is lost and nothing is left to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         known = _system_error(error)
         if known is None:
