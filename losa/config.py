@@ -170,7 +170,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Compose one value, refusing ``&name``, ``*name`` and ``!!kind``."""
-        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs
         if getattr(event, "anchor", None) is not None or getattr(event, "tag", None) is not None:
             raise yaml.composer.ComposerError(
                 None, None, "anchors, aliases and tags are not taken", event.start_mark

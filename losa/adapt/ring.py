@@ -192,8 +192,8 @@ class _CudaTwin:
         self._features = torch.empty_like(features, device=stream.device, pin_memory=False)
         self._labels = torch.empty_like(labels, device=stream.device, pin_memory=False)
         self._stream = stream
-        self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        self._freed = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's stubs
+        self._freed = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's stubs
 
     def copy(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Copy on the side stream; the consumer's stream waits for it, the host does not."""

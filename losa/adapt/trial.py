@@ -114,7 +114,7 @@ class Trial:
         self.module.train()
         loss = self._loss(planes, labels, seed)
         self._optimiser.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch's stubs
         self._scaler.unscale_(self._optimiser)
         norm = nn.utils.clip_grad_norm_(self._parameters, self._config.clip)
         if self._is_scaled:

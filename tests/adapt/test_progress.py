@@ -13,4 +13,4 @@ def test_an_event_cannot_be_changed_by_who_gets_it() -> None:
     event = ProgressEvent("train", 0, 3, 1, 6)
     assert event.metrics == {}
     with pytest.raises(FrozenInstanceError):
-        event.step = 2  # type: ignore[misc]
+        event.step = 2  # type: ignore[misc]  # frozen: the claim

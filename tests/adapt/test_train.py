@@ -202,7 +202,7 @@ def test_a_signal_saves_the_position_and_leaves_between_two_steps(
     with pytest.raises(error) as left:
         adapt_on(store, config, progress=send)
     if error is SystemExit:
-        assert left.value.code == PREEMPTED  # type: ignore[attr-defined]
+        assert left.value.code == PREEMPTED  # type: ignore[attr-defined]  # a SystemExit
     assert signal.getsignal(number) == handler
     seen: list[ProgressEvent] = []
     adapt_on(store, config, progress=seen.append)

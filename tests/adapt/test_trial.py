@@ -100,7 +100,7 @@ def test_the_train_loss_is_the_mean_over_samples_of_the_steps_losses() -> None:
 def test_mixing_mixes_features_and_labels_by_the_same_share() -> None:
     planes, labels = batch(1, 4)
     trial = trial_of(mixup=1.0, label_smoothing=0.0)
-    trial.module.drop.p = 0.0  # type: ignore[union-attr]
+    trial.module.drop.p = 0.0  # type: ignore[union-attr]  # a Dropout
     found = _first_loss(trial, planes, labels)
     shares = torch.linspace(0, 1, 2001)
     one_hot = nn.functional.one_hot(labels, 3).float()

@@ -98,7 +98,7 @@ def test_a_path_that_two_rows_share_is_not_compared(
 ) -> None:
     from losa.store import SplitReader
 
-    listed = SplitReader.samples.func  # type: ignore[attr-defined]
+    listed = SplitReader.samples.func  # type: ignore[attr-defined]  # a cached property
 
     def without_split(self: SplitReader) -> object:
         return tuple(
