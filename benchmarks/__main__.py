@@ -8,7 +8,14 @@ from importlib import import_module
 from losa.errors import UsageError
 
 BENCHMARKS = {
-    "reader": "M1: shuffled batches against a copy from RAM and against zarr-python's oindex",
+    "reader": "M1: shuffled batches against a copy from RAM, zarr-python, and what else is used",
+    "sequential": "M2: an epoch in store order against np.memmap, and off the disk against preadv",
+    "writing": "M3: writing a store against bare writes; what durability costs",
+    "memory": "M7: growth of anonymous memory for ten times the data",
+    "opening": "M8: open and first shuffled batch; resume in the middle of an epoch",
+    "mixing": "M11: distinct classes in a batch of class-sorted data against i.i.d. draws",
+    "verifying": "seconds of quick and GB/s of deep verification",
+    "int8": "M9: bytes, signal-to-noise and accuracy of int8 stores on real features",
     "ablation": "which of the open points of the side network matter",
     "tasks": "accuracy of every adaptor on the offline tasks, chosen on val, over seeds",
 }
@@ -18,7 +25,7 @@ def main(argv: list[str]) -> int:
     """Run the named benchmark and return its exit code."""
     if not argv or argv[0] in ("-h", "--help"):
         for name, question in BENCHMARKS.items():
-            print(f"python -m benchmarks {name:8} {question}")
+            print(f"python -m benchmarks {name:10} {question}")
         return 0
     if argv[0] not in BENCHMARKS:
         error = UsageError("NAME", f"{argv[0]!r} is unknown", f"use one of {', '.join(BENCHMARKS)}")

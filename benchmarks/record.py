@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -34,6 +35,15 @@ def commit() -> str:
     return head + ("+changes" if changed else "")
 
 
+def versions() -> dict[str, str]:
+    """Versions of the libraries that are compared, as far as they are installed."""
+    found = {}
+    for item in ("numpy", "torch", "zarr", "h5py", "tensorstore"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[item] = metadata.version(item)
+    return found
+
+
 def publish(name: str, argv: list[str], result: dict[str, Any]) -> None:
     """Write ``results/NAME.json`` and print the document as the last line of stdout."""
     document = {
@@ -42,7 +52,7 @@ def publish(name: str, argv: list[str], result: dict[str, Any]) -> None:
         "commit": commit(),
         "machine": machine(),
         "python": platform.python_version(),
-        "versions": {item: metadata.version(item) for item in ("numpy", "torch", "zarr")},
+        "versions": versions(),
         **result,
     }
     RESULTS.mkdir(exist_ok=True)

@@ -65,7 +65,7 @@ def extract(
     ] = None,
     tokens: Annotated[str | None, _flag("all, pool:2x2 or summary.", "--tokens", of=_E)] = None,
     store_dtype: Annotated[
-        str | None, _flag("float16, bfloat16 or float32.", "--store-dtype", of=_E)
+        str | None, _flag("float16, int8, bfloat16 or float32.", "--store-dtype", of=_E)
     ] = None,
     img_size: Annotated[
         int | None, _flag("Pixels a side.", "--img-size", default="the weights' own; DINOv2: 224")

@@ -27,12 +27,14 @@ AXES: Final[Mapping[str, str]] = {
 }
 """One letter per axis, for every shape in the package."""
 
-StoreDtype = Literal["float16", "bfloat16", "float32"]
+StoreDtype = Literal["float16", "int8", "bfloat16", "float32"]
 STORE_DTYPES: Final[tuple[str, ...]] = get_args(StoreDtype)
 MAX_DIGITS: Final = 18
 """Digits of a whole number in a text: more than 4,300 of them Python itself refuses."""
 
-ITEM_BYTES: Final[Mapping[str, int]] = {"float16": 2, "bfloat16": 2, "float32": 4}
+ITEM_BYTES: Final[Mapping[str, int]] = {"float16": 2, "int8": 1, "bfloat16": 2, "float32": 4}
+SCALE_BYTES: Final = 2
+"""Bytes of a token's float16 scale, which only int8 records have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +108,23 @@ class FeatureSpec:
 
     @property
     def record_bytes(self) -> int:
-        """Bytes of one record: one sample at one tap."""
+        """Bytes of one record, one sample at one tap, without its scales."""
         return self.grid.num_tokens * self.channels * ITEM_BYTES[self.dtype]
 
     @property
+    def scale_bytes(self) -> int:
+        """Bytes of one record's scales, one a token; none but int8 has any.
+
+        Example:
+            >>> FeatureSpec("vit_g", (39,), TokenGrid(16, 16, prefix=1), 1408, "int8").scale_bytes
+            514
+        """
+        return self.grid.num_tokens * SCALE_BYTES if self.dtype == "int8" else 0
+
+    @property
     def sample_bytes(self) -> int:
-        """Bytes of one sample at all taps."""
-        return len(self.taps) * self.record_bytes
+        """Bytes of one sample at all taps, scales included."""
+        return len(self.taps) * (self.record_bytes + self.scale_bytes)
 
     def with_taps(self, taps: tuple[int, ...]) -> FeatureSpec:
         """The same features at a subset of the taps."""

@@ -1,24 +1,45 @@
-"""Store dtypes on the torch side: encode before the copy to host, decode after the copy from it."""
+"""Store dtypes on the torch side: encode before the copy to host, decode after the copy from it.
+
+int8 is ``round(x / (scale * channel))``: a channel scale that calibration fixes for the whole store
+times a scale that every token brings along. Source: docs/decisions/0007-int8-channel-scale.md.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Float16, Float32, Int8, Shaped
 from torch import Tensor
 
 from losa.features import StoreDtype
 
 FLOAT16_MAX: Final = 65504.0
 FLOAT16_SAFE: Final = 2.0**14
+FLOAT16_TINY: Final = 2.0**-14
+"""Smallest float16 of full precision, and smallest scale of a token: it divides no feature by 0."""
+
+INT8_MAX: Final = 127
+CHANNEL_DEVIATIONS: Final = 3
+"""Standard deviations that a channel's range reaches to both sides of its mean."""
+
 TORCH_DTYPES: Final = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
     "float32": torch.float32,
 }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """A plane as the store holds it; ``scales`` are those of its tokens, of int8 alone."""
+
+    values: Shaped[Tensor, "b l d"]
+    scales: Float16[Tensor, "b l"] | None = None
 
 
 def exponent_for(absmax: float, dtype: StoreDtype) -> int:
@@ -35,16 +56,56 @@ def exponent_for(absmax: float, dtype: StoreDtype) -> int:
     return math.ceil(math.log2(absmax / FLOAT16_SAFE))
 
 
-def encode(
-    plane: Float[Tensor, "b l d"], dtype: StoreDtype, exponent: int = 0
-) -> Shaped[Tensor, "b l d"]:
-    """Cast a plane to the store's dtype, on its own device.
+def channel_scales(
+    mean: Float32[np.ndarray, "k d"], std: Float32[np.ndarray, "k d"]
+) -> Float32[np.ndarray, "k d"]:
+    """What int8 divides each channel by: the range that its calibrated mean and deviation span.
 
-    bfloat16 comes back as its bits in int16, which numpy can hold.
+    A channel that hardly varies gets a thousandth of its tap's median, so that what it holds in
+    other samples than calibration's does not coarsen its neighbours.
+
+    Example:
+        >>> channel_scales(np.float32([[1, -4, 0]]), np.float32([[1, 2, 0]])).tolist()
+        [[4.0, 10.0, 0.004000000189989805]]
     """
+    scales = np.abs(mean) + np.float32(CHANNEL_DEVIATIONS) * std
+    floor = np.maximum(1e-3 * np.median(scales, axis=1, keepdims=True), 1e-6)
+    floored: Float32[np.ndarray, "k d"] = np.maximum(scales, floor).astype(np.float32)
+    return floored
+
+
+def rounded_std(
+    std: Float32[np.ndarray, "k d"], channel: Float32[np.ndarray, "k d"] | None
+) -> Float32[np.ndarray, "k d"]:
+    """Deviation of each channel with the rounding of int8 in it; as it is for other dtypes.
+
+    A channel that is the same everywhere, but not 0, deviates by that rounding alone: to divide by
+    less would make it the loudest of all. A step is about ``channel / 127`` wide, and evenly
+    distributed errors deviate by a step over the square root of 12.
+    """
+    if channel is None:
+        return std
+    rounded: Float32[np.ndarray, "k d"] = np.hypot(std, channel / np.float32(INT8_MAX * 12**0.5))
+    return rounded
+
+
+def encode(
+    plane: Float[Tensor, "b l d"],
+    dtype: StoreDtype,
+    exponent: int = 0,
+    channel: Float32[Tensor, "d"] | None = None,
+) -> Encoded:
+    """Turn a plane into what the store holds, on its own device.
+
+    bfloat16 comes back as its bits in int16, which numpy can hold. int8 needs the tap's ``channel``
+    scales.
+    """
+    if dtype == "int8":
+        assert channel is not None
+        return _quantised(plane.float() / channel)
     scaled = plane.float() * 2.0**-exponent if exponent else plane
     stored = scaled.to(TORCH_DTYPES[dtype])
-    return stored.view(torch.int16) if dtype == "bfloat16" else stored
+    return Encoded(stored.view(torch.int16) if dtype == "bfloat16" else stored)
 
 
 def decode(
@@ -52,24 +113,77 @@ def decode(
     dtype: StoreDtype,
     exponents: Sequence[int],
     to: torch.dtype = torch.float32,
+    *,
+    scales: Float16[Tensor, "k b l"] | None = None,
+    channel: Float32[Tensor, "k d"] | None = None,
 ) -> Float[Tensor, "k b l d"]:
-    """Turn stored values back into features of dtype ``to``, on their own device."""
+    """Turn stored values back into features of dtype ``to``, on their own device.
+
+    int8 needs the ``scales`` of the tokens and the taps' ``channel`` scales.
+    """
+    if dtype == "int8":
+        assert scales is not None
+        assert channel is not None
+        return _dequantised(raw, scales, channel).to(to)
     stored = raw.view(torch.bfloat16) if dtype == "bfloat16" else raw
     planes = stored.to(to)
     if any(exponents):
-        scales = [2.0**exponent for exponent in exponents]
-        planes = planes * torch.tensor(scales, dtype=to, device=raw.device)[:, None, None, None]
+        powers = [2.0**exponent for exponent in exponents]
+        planes = planes * torch.tensor(powers, dtype=to, device=raw.device)[:, None, None, None]
     return planes
 
 
+def rounded_to(
+    dtype: StoreDtype,
+    plane: Float[Tensor, "b l d"],
+    exponent: int = 0,
+    channel: Float32[Tensor, "d"] | None = None,
+) -> Float[Tensor, "b l d"]:
+    """A plane as it comes back from a store of that dtype."""
+    found = encode(plane, dtype, exponent, channel)
+    scales = None if found.scales is None else found.scales[None]
+    channels = None if channel is None else channel[None]
+    return decode(found.values[None], dtype, (exponent,), scales=scales, channel=channels)[0]
+
+
 def magnitudes(
-    plane: Float[Tensor, "b l d"], dtype: StoreDtype, exponent: int = 0
+    plane: Float[Tensor, "b l d"], encoded: Encoded, exponent: int = 0
 ) -> Float[Tensor, "b"]:
     """Largest stored magnitude of each sample; ``inf`` or ``nan`` where it cannot be stored.
 
-    One small vector, so that the check costs one copy to host a batch.
+    One small vector, so that the check costs one copy to host a batch. Of int8 the largest scale
+    says it, which is there already.
     """
+    if encoded.scales is not None:
+        return encoded.scales.amax(dim=1).float()
     absmax = plane.abs().amax(dim=(1, 2)).float() * 2.0**-exponent
-    if dtype == "float16":
+    if encoded.values.dtype == torch.float16:
         absmax = torch.where(absmax > FLOAT16_MAX, torch.inf, absmax)
     return absmax
+
+
+def _quantised(scaled: Float32[Tensor, "b l d"]) -> Encoded:
+    """Values of a plane whose channels are scaled already, and the scale of each token.
+
+    The scale is what the largest value needs, rounded up to float16, so that 127 is enough.
+    """
+    low, high = scaled.aminmax(dim=-1)
+    # Times, not divided by: for a constant, devices differ in how they divide.
+    need = torch.maximum(high, -low) * (1 / INT8_MAX)
+    nearest = need.to(torch.float16)
+    # Of positive floats the next one up has the next bit pattern; after the last comes infinity.
+    above = (nearest.view(torch.int16) + 1).view(torch.float16)
+    scales = torch.where(nearest.float() < need, above, nearest).clamp_min(FLOAT16_TINY)
+    values = (scaled / scales.float()[..., None]).round_().clamp_(-INT8_MAX, INT8_MAX)
+    return Encoded(values.to(torch.int8), scales)
+
+
+def _dequantised(
+    raw: Int8[Tensor, "k b l d"],
+    scales: Float16[Tensor, "k b l"],
+    channel: Float32[Tensor, "k d"],
+) -> Float32[Tensor, "k b l d"]:
+    planes = raw.to(torch.float32)
+    planes *= scales.float()[..., None]
+    planes *= channel[:, None, None]
+    return planes

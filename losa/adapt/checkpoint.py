@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,9 +34,10 @@ class AdaptorCard:
 
     ``store_id`` and ``config_digest`` are identities of the store and of the configuration it was
     trained with; ``backbone`` (weights and tokens policy included) and ``preprocessing`` are the
-    store's plan; ``exponents`` are its powers of two, one a tap. ``order_seed`` is the seed of its
-    data set's 80/20 split, ``listings`` has the digest of each split's listed samples, and
-    ``numerics`` is how the store's backbone was computed (device, autocast, batch size).
+    store's plan; ``exponents`` are its powers of two, one a tap, and ``channel`` the scales of its
+    channels, of int8 alone. ``order_seed`` is the seed of its data set's 80/20 split, ``listings``
+    has the digest of each split's listed samples, and ``numerics`` is how the store's backbone was
+    computed (device, autocast, batch size).
     """
 
     adaptor: str
@@ -50,6 +52,7 @@ class AdaptorCard:
     listings: Mapping[str, str]
     numerics: Mapping[str, Any]
     exponents: tuple[int, ...] = ()
+    channel: tuple[tuple[float, ...], ...] = ()
     losa: str = __version__
     format: int = FORMAT
 
@@ -71,6 +74,7 @@ class AdaptorCard:
             "listings": dict(self.listings),
             "numerics": dict(self.numerics),
             "exponents": list(self.exponents),
+            **({"channel": [list(scales) for scales in self.channel]} if self.channel else {}),
         }
 
     @classmethod
@@ -95,6 +99,8 @@ class AdaptorCard:
         # Pydantic passes over unknown keys of dataclasses; coming back the same is strict.
         if card.to_json() != dict(value):
             raise StoreError(subject, "holds keys that no adaptor has", "train again")
+        if not _has_its_scales(card):
+            raise StoreError(subject, f"channel: is not what {card.spec.dtype} has", "train again")
         return card
 
     @property
@@ -193,6 +199,16 @@ def load_adaptor(run_dir: Path, *, which: str = "best") -> tuple[Adaptor, Adapto
         reason = str(error).splitlines()[0]
         raise StoreError(path, f"does not fit {CARD_NAME}: {reason}", "train again") from None
     return adaptor.eval(), card
+
+
+def _has_its_scales(card: AdaptorCard) -> bool:
+    """Whether int8 has one scale a tap and channel, above 0 and finite, and others have none."""
+    taps, _, channels = card.spec.shape
+    if card.spec.dtype != "int8":
+        return card.channel == ()
+    sizes = [len(scales) for scales in card.channel]
+    scales = [scale for tap in card.channel for scale in tap]
+    return sizes == [channels] * taps and all(0 < scale < math.inf for scale in scales)
 
 
 def _read(path: Path, limit: int | None = None) -> bytes:

@@ -19,7 +19,7 @@ from losa.adapt.loader import FeatureLoader
 from losa.adapt.metrics import MetricSums
 from losa.adapt.partition import Part, holdout, part_of
 from losa.adapt.report import read_report
-from losa.adapt.ring import FeatureBatch, Ring, RingOptions
+from losa.adapt.ring import FeatureBatch, RingOptions, ring_on
 from losa.adapt.rundir import REPORT_NAME, load_config
 from losa.adapt.source import FeatureSource
 from losa.config import AdaptConfig
@@ -72,7 +72,7 @@ def evaluate(
     part = _part_of_run(store, split, config, card)
     sums = MetricSums(len(card.classes), compute.device)
     table = _Predictions(part) if predictions is not None else None
-    with _ring(store, card.spec.taps, RingOptions(batch_size, compute.device)) as ring:
+    with ring_on(store, card.spec.taps, RingOptions(batch_size, compute.device)) as ring:
         loader = FeatureLoader(part.split, part.rows, ring)
         module = adaptor.to(compute.device)
         for _ in score_part(module, loader, part, compute, sums, table.add if table else None):
@@ -124,7 +124,7 @@ def logits_of_rows(
     module.eval()
     options = RingOptions(min(len(rows), 64) or 1, device, prefetch=1)
     parts: list[Tensor] = []
-    with _ring(store, module.spec.taps, options) as ring:
+    with ring_on(store, module.spec.taps, options) as ring:
         loader = FeatureLoader(store.split(split), rows, ring)
         for batch in loader.epoch(0):
             with torch.inference_mode():
@@ -201,10 +201,6 @@ def _part_of_run(store: FeatureSource, split: str, config: AdaptConfig, card: Ad
         held = holdout(train.labels, config.val_fraction, config.seed)
         return part_of(train, np.flatnonzero(held if split == "val" else ~held))
     return part_of(store.split(split))
-
-
-def _ring(store: FeatureSource, taps: tuple[int, ...], options: RingOptions) -> Ring:
-    return Ring(store.spec.with_taps(taps), options, store.calibration(taps).exponent)
 
 
 class _Predictions:

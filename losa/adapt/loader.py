@@ -61,7 +61,12 @@ class FeatureLoader:
         self, batch: FeatureBatch, to: torch.dtype = torch.float32
     ) -> Float[Tensor, "k b l d"]:
         """The planes of a batch in the dtype to compute with; lives as long as the batch."""
-        return decode(batch.features, self.ring.spec.dtype, self.ring.exponents, to)
+        ring = self.ring
+        return decode(
+            *(batch.features, ring.spec.dtype, ring.exponents, to),
+            scales=batch.scales,
+            channel=ring.channel,
+        )
 
     def _slices(self, rows: Int64[np.ndarray, "n"], start: int) -> Iterator[Int64[np.ndarray, "b"]]:
         size = self.ring.options.batch_size

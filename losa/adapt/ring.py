@@ -15,18 +15,19 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float16, Float32, Int64, Shaped
 from torch import Tensor
 
-from losa.adapt.source import RowReader
+from losa.adapt.source import FeatureSource, RowReader
 from losa.features import FeatureSpec
 
 RAW_DTYPES: Final = {
     "float16": torch.float16,
+    "int8": torch.int8,
     "bfloat16": torch.int16,  # its bits, as losa.precision.decode takes them
     "float32": torch.float32,
 }
@@ -44,11 +45,21 @@ class RingOptions:
 
 @dataclass(frozen=True, eq=False)
 class FeatureBatch:
-    """One batch in the store's dtype, on the device; lives until the next batch is asked for."""
+    """One batch in the store's dtype, on the device; lives until the next batch is asked for.
+
+    ``scales`` are those of the tokens, of int8 alone.
+    """
 
     features: Shaped[Tensor, "k b l d"]
     labels: Int64[Tensor, "b"]
     rows: Int64[np.ndarray, "b"]
+    scales: Float16[Tensor, "k b l"] | None = None
+
+
+def ring_on(store: FeatureSource, taps: tuple[int, ...], options: RingOptions) -> Ring:
+    """A ring for some taps of a store, which decodes as the store's calibration says."""
+    found = store.calibration(taps)
+    return Ring(store.spec.with_taps(taps), options, found.exponent, found.channel)
 
 
 class Ring:
@@ -58,14 +69,20 @@ class Ring:
         spec: the features to read; its taps are those that are read.
         options: sizes and the device.
         exponents: the store's power of two of each tap, for decoding.
+        channel: the store's scale of each channel, likewise; int8 alone has it.
     """
 
     def __init__(
-        self, spec: FeatureSpec, options: RingOptions, exponents: Sequence[int] | None = None
+        self,
+        spec: FeatureSpec,
+        options: RingOptions,
+        exponents: Sequence[int] | None = None,
+        channel: Float32[np.ndarray, "k d"] | None = None,
     ) -> None:
         self.spec = spec
         self.options = options
         self.exponents = tuple(exponents) if exponents is not None else (0,) * len(spec.taps)
+        self.channel = None if channel is None else torch.tensor(channel, device=options.device)
         stream = None
         if options.device.type == "cuda":
             stream = torch.cuda.Stream(options.device)  # type: ignore[no-untyped-call]
@@ -134,76 +151,101 @@ class Ring:
         self, split: RowReader, rows: Int64[np.ndarray, "b"], slot: _Slot
     ) -> list[Future[None]]:
         taps = self.spec.taps
-        out = slot.fill(rows, split)
+        out, scales = slot.fill(rows, split)
         pieces = min(-(-self.options.threads // len(taps)), len(rows))
         bounds = np.linspace(0, len(rows), pieces + 1).astype(int).tolist()
         return [
-            self._pool.submit(split.read_into, rows[start:stop], (tap,), out[i : i + 1, start:stop])
+            self._pool.submit(
+                split.read_into,
+                rows[start:stop],
+                (tap,),
+                out[i : i + 1, start:stop],
+                None if scales is None else scales[i : i + 1, start:stop],
+            )
             for i, tap in enumerate(taps)
             for start, stop in pairwise(bounds)
         ]
 
 
+class _Buffers(NamedTuple):
+    """What one batch takes, at its largest; ``scales`` hold nothing but for int8."""
+
+    features: Shaped[Tensor, "..."]
+    scales: Float16[Tensor, "..."]
+    labels: Int64[Tensor, "..."]
+
+
 class _Slot:
-    """One buffer on the host and, on CUDA, its twin on the device."""
+    """One set of buffers on the host and, on CUDA, its twin on the device."""
 
     def __init__(
         self, spec: FeatureSpec, options: RingOptions, stream: torch.cuda.Stream | None
     ) -> None:
         pin = stream is not None
+        batch = options.batch_size
         self._shape = spec.shape
-        size = options.batch_size * prod(spec.shape)
-        dtype = RAW_DTYPES[spec.dtype]
-        self._host = torch.empty(size, dtype=dtype, pin_memory=pin)
-        self._labels = torch.empty(options.batch_size, dtype=torch.int64, pin_memory=pin)
-        self._cuda = None if stream is None else _CudaTwin(self._host, self._labels, stream)
+        self._is_scaled = spec.scale_bytes > 0
+        tokens = len(spec.taps) * spec.grid.num_tokens if self._is_scaled else 0
+        self._host = _Buffers(
+            torch.empty(batch * prod(spec.shape), dtype=RAW_DTYPES[spec.dtype], pin_memory=pin),
+            torch.empty(batch * tokens, dtype=torch.float16, pin_memory=pin),
+            torch.empty(batch, dtype=torch.int64, pin_memory=pin),
+        )
+        self._cuda = None if stream is None else _CudaTwin(self._host, stream)
 
-    def fill(self, rows: Int64[np.ndarray, "b"], split: RowReader) -> Shaped[np.ndarray, "k b l d"]:
-        """Array to read ``rows`` into, once its last copy is done; their labels are set here."""
+    def fill(
+        self, rows: Int64[np.ndarray, "b"], split: RowReader
+    ) -> tuple[Shaped[np.ndarray, "k b l d"], Float16[np.ndarray, "k b l"] | None]:
+        """Arrays to read ``rows`` into, once their last copy is done; their labels are set here."""
         if self._cuda is not None:
             self._cuda.copied.synchronize()
         labels = split.labels[rows].astype(np.int64)
-        self._labels[: len(rows)] = torch.from_numpy(labels)
-        raw = self._view(self._host, len(rows)).numpy()
-        out: np.ndarray[Any, Any] = raw.view(split.raw_dtype)
-        return out
+        self._host.labels[: len(rows)] = torch.from_numpy(labels)
+        features, scales = self._views(self._host, len(rows))
+        out: np.ndarray[Any, Any] = features.numpy().view(split.raw_dtype)
+        return out, None if scales is None else scales.numpy()
 
     def deliver(self, rows: Int64[np.ndarray, "b"]) -> FeatureBatch:
-        """The filled buffer as a batch on the device."""
-        features, labels = self._host, self._labels
-        if self._cuda is not None:
-            features, labels = self._cuda.copy(features, labels)
-        return FeatureBatch(self._view(features, len(rows)), labels[: len(rows)], rows)
+        """The filled buffers as a batch on the device."""
+        buffers = self._host if self._cuda is None else self._cuda.copy(self._host)
+        features, scales = self._views(buffers, len(rows))
+        return FeatureBatch(features, buffers.labels[: len(rows)], rows, scales)
 
     def release(self) -> None:
         """The consumer has asked for the next batch."""
         if self._cuda is not None:
             self._cuda.release()
 
-    def _view(self, flat: Tensor, batch: int) -> Shaped[Tensor, "k b l d"]:
+    def _views(
+        self, buffers: _Buffers, batch: int
+    ) -> tuple[Shaped[Tensor, "k b l d"], Float16[Tensor, "k b l"] | None]:
         k, l, d = self._shape  # noqa: E741 -- the axis letter
-        return flat[: k * batch * l * d].view(k, batch, l, d)
+        features = buffers.features[: k * batch * l * d].view(k, batch, l, d)
+        if not self._is_scaled:
+            return features, None
+        return features, buffers.scales[: k * batch * l].view(k, batch, l)
 
 
 class _CudaTwin:
-    """The device's side of a buffer, and the two events that keep host and device apart."""
+    """The device's side of a slot, and the two events that keep host and device apart."""
 
-    def __init__(self, features: Tensor, labels: Tensor, stream: torch.cuda.Stream) -> None:
-        self._features = torch.empty_like(features, device=stream.device, pin_memory=False)
-        self._labels = torch.empty_like(labels, device=stream.device, pin_memory=False)
+    def __init__(self, host: _Buffers, stream: torch.cuda.Stream) -> None:
+        self._device = _Buffers(
+            *(torch.empty_like(item, device=stream.device, pin_memory=False) for item in host)
+        )
         self._stream = stream
         self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's stubs
         self._freed = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's stubs
 
-    def copy(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def copy(self, host: _Buffers) -> _Buffers:
         """Copy on the side stream; the consumer's stream waits for it, the host does not."""
         self._stream.wait_event(self._freed)
         with torch.cuda.stream(self._stream):
-            self._features.copy_(features, non_blocking=True)
-            self._labels.copy_(labels, non_blocking=True)
+            for twin, item in zip(self._device, host, strict=True):
+                twin.copy_(item, non_blocking=True)
             self.copied.record(self._stream)
         torch.cuda.current_stream(self._stream.device).wait_event(self.copied)
-        return self._features, self._labels
+        return self._device
 
     def release(self) -> None:
         """Let the next copy start only when all that the consumer has queued is done."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int32, Int64, Shaped, UInt8
+from jaxtyping import Float16, Int32, Int64, Shaped, UInt8
 
 from losa.features import FeatureSpec, Sample
 from losa.store import Calibration, Plan
@@ -48,7 +48,7 @@ class RowReader(Protocol):
 
     @property
     def raw_dtype(self) -> np.dtype[np.generic]:
-        """What a feature is on disk: float16, float32, or uint16 for bfloat16."""
+        """What a feature is on disk: float16, int8, float32, or uint16 for bfloat16."""
         ...
 
     def read_into(
@@ -56,8 +56,12 @@ class RowReader(Protocol):
         rows: Int64[np.ndarray, "b"],
         taps: tuple[int, ...],
         out: Shaped[np.ndarray, "k b l d"],
+        scales: Float16[np.ndarray, "k b l"] | None = None,
     ) -> None:
-        """Fill ``out``, a contiguous array of :attr:`raw_dtype`; safe to call from threads."""
+        """Fill ``out``, a contiguous array of :attr:`raw_dtype`; safe to call from threads.
+
+        int8 fills ``scales`` too, the scale of each token.
+        """
         ...
 
 
@@ -91,7 +95,7 @@ class FeatureSource(Protocol):
         ...
 
     def calibration(self, taps: tuple[int, ...]) -> Calibration:
-        """Statistics of each tap's channels, and the exponents that :mod:`losa.precision` needs."""
+        """Statistics of each tap's channels, and what else :mod:`losa.precision` needs."""
         ...
 
     def split(self, name: str) -> RowReader:

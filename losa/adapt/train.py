@@ -24,7 +24,7 @@ from losa.adapt.partition import Part, Parts, partition
 from losa.adapt.progress import Phase, Progress, ProgressEvent
 from losa.adapt.registry import build_adaptor, trainable_parameters
 from losa.adapt.report import AdaptReport, environment
-from losa.adapt.ring import Ring, RingOptions
+from losa.adapt.ring import Ring, RingOptions, ring_on
 from losa.adapt.rundir import RunDir, config_digest, default_out, effective, ignored
 from losa.adapt.snapshot import Snapshot, load_snapshot, save_snapshot
 from losa.adapt.source import FeatureSource
@@ -34,6 +34,7 @@ from losa.config import AdaptConfig
 from losa.device import Compute, resolve_compute
 from losa.errors import StoreError
 from losa.features import FeatureSpec, resolve_taps
+from losa.precision import rounded_std
 from losa.store import open_store
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def adapt_on(
             if found is not None:
                 log.info("%s holds the finished run already", run.path)
                 return found
-            with Ring(card.spec, options, card.exponents) as ring, StopRequest() as stop:
+            with ring_on(store, card.spec.taps, options) as ring, StopRequest() as stop:
                 training = Training(config, run, Feed(ring, parts, config.seed), adaptor, compute)
                 training.go(stop, progress)
                 report = training.report()
@@ -103,6 +104,8 @@ def used_spec(store: FeatureSource, config: AdaptConfig) -> FeatureSpec:
 def card_of(store: FeatureSource, config: AdaptConfig) -> AdaptorCard:
     """What a run of ``config`` on ``store`` is, for its ``adaptor.json``."""
     spec = used_spec(store, config)
+    calibration = store.calibration(spec.taps)
+    channel = () if calibration.channel is None else calibration.channel.tolist()
     options = SideOptions(
         rank=config.rank,
         token_rank=config.token_rank,
@@ -124,7 +127,8 @@ def card_of(store: FeatureSource, config: AdaptConfig) -> AdaptorCard:
         order_seed=store.plan.order_seed,
         numerics=store.plan.numerics.to_json(),
         listings={name: split.listing for name, split in store.plan.splits.items()},
-        exponents=store.calibration(spec.taps).exponent,
+        exponents=calibration.exponent,
+        channel=tuple(map(tuple, channel)),
     )
 
 
@@ -142,7 +146,8 @@ def new_adaptor(store: FeatureSource, config: AdaptConfig, card: AdaptorCard) ->
     adaptor = build_adaptor(card.adaptor, card.spec, len(card.classes), card.options)
     if config.standardise == "store":
         calibration = store.calibration(card.spec.taps)
-        adaptor.standardise.load(calibration.mean, calibration.std)
+        std = rounded_std(calibration.std, calibration.channel)
+        adaptor.standardise.load(calibration.mean, std)
     return adaptor
 
 

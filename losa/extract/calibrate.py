@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
-from losa.errors import InputError
+from losa.errors import InputError, StoreError
+from losa.features import FeatureSpec, StoreDtype
+from losa.precision import channel_scales
+from losa.store import files, layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +29,33 @@ class Statistics:
     std: Float[np.ndarray, "k d"]
     absmax: Float[np.ndarray, "k d"]
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The statistics by name, as the store writes them."""
-        return {"mean": self.mean, "std": self.std, "absmax": self.absmax}
+    def arrays(self, dtype: StoreDtype) -> dict[str, np.ndarray]:
+        """The statistics by name, as a store of that dtype writes them."""
+        found = {"mean": self.mean, "std": self.std, "absmax": self.absmax}
+        if dtype == "int8":
+            found["channel"] = channel_scales(self.mean, self.std)
+        return found
+
+
+def stored_channel_scales(path: Path, spec: FeatureSpec) -> Float32[np.ndarray, "k d"] | None:
+    """The scale of each channel that a store was begun with, sealed or not; ``None`` but for int8.
+
+    Raises:
+        StoreError: a file of them is missing, or is not what its spare copy is.
+    """
+    if spec.dtype != "int8":
+        return None
+    found = []
+    for tap in spec.taps:
+        name = layout.statistic_object(tap, "channel")
+        data = files.read_file(path / name)
+        # Nothing vouches for it before the seal does, and what is written next depends on it.
+        if len(data) != 4 * spec.channels or data != files.read_file(
+            path / layout.spare_object(name)
+        ):
+            raise StoreError(path / name, "is not what its spare copy is", "use --overwrite")
+        found.append(np.frombuffer(data, dtype="<f4"))
+    return np.stack(found)
 
 
 class Calibrator:

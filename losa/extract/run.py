@@ -25,7 +25,7 @@ from losa.config import ExtractConfig
 from losa.device import Compute, resolve_compute
 from losa.errors import InputError, SkippedError, UsageError
 from losa.extract.backbones import Backbone, BackboneRequest, build_backbone
-from losa.extract.calibrate import Calibrator, Statistics
+from losa.extract.calibrate import Calibrator, Statistics, stored_channel_scales
 from losa.extract.datasets import Dataset, listing_digest, load_dataset
 from losa.extract.decode import DecodedBatch, DecodePool
 from losa.extract.overwrite import set_aside
@@ -33,11 +33,12 @@ from losa.extract.staging import EncodedBatch, Stage
 from losa.features import Sample
 from losa.precision import exponent_for
 from losa.store import Plan, StoreWriter, create_store, files, layout
+from losa.store.claims import ShardTask
 from losa.store.order import row_order
 from losa.store.plan import Numerics, SplitPlan, check_same_identity, check_same_numerics
 from losa.store.reader import check_format
+from losa.store.shardwriter import OK_STATUS, ShardWriter
 from losa.store.space import check_space
-from losa.store.writer import OK_STATUS, ShardTask, ShardWriter
 
 logger = logging.getLogger(__name__)
 AUTO_BATCH: Final = {"cpu": 32, "cuda": 64}
@@ -146,7 +147,7 @@ class _Job:
                 path,
                 self.plan,
                 self.dataset.splits,
-                statistics.arrays(),
+                statistics.arrays(self.plan.spec.dtype),
                 durable=self.durable,
             )
             return
@@ -269,7 +270,8 @@ class _Job:
 
     def _computed(self, pool: DecodePool, tasks: Iterable[ShardTask]) -> Iterator[_Computed]:
         """Every batch with its planes; the device works one batch ahead of the disk."""
-        stage = Stage(self.plan, self.device)
+        channel = stored_channel_scales(self.config.store, self.plan.spec)
+        stage = Stage(self.plan, self.device, channel)
         waiting: _Computed | None = None
         for task, batch, samples in self._decoded(pool, tasks):
             encoded = stage.encode(self.backbone(stage.upload(batch.pixels)))
@@ -285,16 +287,17 @@ class _Job:
             self._shard = open_shard.enter_context(writer.shard(item.task))
         shard, count = self._shard, len(item.samples)
         row = item.task.first + shard.written
-        planes, absmax = item.encoded.wait()
+        host = item.encoded.wait()
         status = np.full(count, OK_STATUS, dtype=np.uint8)
         for failure in item.batch.failures:
             status[failure.position] = failure.code
             key = item.samples[failure.position].key
             shard.skip(row + failure.position, key, failure.code, failure.message)
-        self._check_finite(absmax[:, :count], status, item.samples)
-        for plane in planes:
-            plane[:count][status != OK_STATUS] = 0
-        shard.write([plane[:count] for plane in planes], status)
+        self._check_finite(host.absmax[:, :count], status, item.samples)
+        for array in (*host.planes, *(host.scales or ())):
+            array[:count][status != OK_STATUS] = 0
+        scales = None if host.scales is None else [scale[:count] for scale in host.scales]
+        shard.write([plane[:count] for plane in host.planes], status, scales)
         self._done += count
         if shard.written == item.task.rows:
             self._shard = None

@@ -11,40 +11,65 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Float16, Float32, Shaped, UInt8
 from torch import Tensor
 
-from losa.precision import encode, magnitudes
+from losa.precision import Encoded, encode, magnitudes
 from losa.store.plan import Plan
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class HostBatch:
+    """Planes in the store's dtype as host arrays, one a tap; bfloat16 is its bits, as uint16.
+
+    ``scales`` are those of the tokens, of int8 alone; ``absmax`` is what
+    :func:`losa.precision.magnitudes` says.
+    """
+
+    planes: list[Shaped[np.ndarray, "b l d"]]
+    scales: list[Float16[np.ndarray, "b l"]] | None
+    absmax: Float[np.ndarray, "k b"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class EncodedBatch:
     """Planes in the store's dtype on their way to the host; see :meth:`wait`."""
 
-    planes: list[Shaped[Tensor, "b l d"]]
+    planes: list[Encoded]
     absmax: Float[Tensor, "k b"]
     arrived: torch.cuda.Event | None
 
-    def wait(self) -> tuple[list[np.ndarray], np.ndarray]:
-        """The planes ``[b l d]`` and magnitudes ``[k b]`` as host arrays, once they have arrived.
-
-        bfloat16 planes are its bits, as uint16.
-        """
+    def wait(self) -> HostBatch:
+        """The batch on the host, once it has arrived there."""
         if self.arrived is not None:
             self.arrived.synchronize()
-        arrays = [plane.numpy() for plane in self.planes]
+        arrays = [plane.values.numpy() for plane in self.planes]
         if arrays[0].dtype == np.int16:
             arrays = [array.view(np.uint16) for array in arrays]
-        return arrays, self.absmax.numpy()
+        scales = [plane.scales.numpy() for plane in self.planes if plane.scales is not None]
+        return HostBatch(arrays, scales or None, self.absmax.numpy())
 
 
 class Stage:
-    """Moves batches between host and device for one store."""
+    """Moves batches between host and device for one store.
 
-    def __init__(self, plan: Plan, device: torch.device) -> None:
+    Args:
+        plan: the store's plan.
+        device: where planes are computed.
+        channel: the store's scale of each channel, of int8 alone.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        device: torch.device,
+        channel: Float32[np.ndarray, "k d"] | None = None,
+    ) -> None:
         self._dtype = plan.spec.dtype
         self._exponents = plan.exponents
+        self._channels: list[Tensor | None] = [None] * len(plan.exponents)
+        if channel is not None:
+            self._channels = list(torch.from_numpy(channel).to(device))
         self._device = device
         self._down = None
         if device.type == "cuda":
@@ -58,18 +83,32 @@ class Stage:
         return host.pin_memory().to(self._device, non_blocking=True)
 
     def encode(self, planes: Sequence[Float[Tensor, "b l d"]]) -> EncodedBatch:
-        """Cast planes to the store's dtype on the device and start their way to the host."""
-        pairs = list(zip(planes, self._exponents, strict=True))
-        absmax = torch.stack([magnitudes(plane, self._dtype, exp) for plane, exp in pairs])
-        stored = [encode(plane, self._dtype, exp).contiguous() for plane, exp in pairs]
+        """Turn planes into the store's dtype on the device and start their way to the host."""
+        stored, absmax = [], []
+        for plane, exponent, channel in zip(planes, self._exponents, self._channels, strict=True):
+            encoded = encode(plane, self._dtype, exponent, channel)
+            stored.append(Encoded(encoded.values.contiguous(), encoded.scales))
+            absmax.append(magnitudes(plane, encoded, exponent))
         if self._down is None:
-            return EncodedBatch(stored, absmax, None)
-        self._down.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(self._down):
-            host = [_to_pinned(tensor, self._down) for tensor in [*stored, absmax]]
+            return EncodedBatch(stored, torch.stack(absmax), None)
+        return self._sent(stored, torch.stack(absmax), self._down)
+
+    def _sent(
+        self, stored: Sequence[Encoded], absmax: Float[Tensor, "k b"], down: torch.cuda.Stream
+    ) -> EncodedBatch:
+        down.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(down):
+            host = [
+                Encoded(
+                    _to_pinned(plane.values, down),
+                    None if plane.scales is None else _to_pinned(plane.scales, down),
+                )
+                for plane in stored
+            ]
+            largest = _to_pinned(absmax, down)
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's stubs
-            arrived.record(self._down)
-        return EncodedBatch(host[:-1], host[-1], arrived)
+            arrived.record(down)
+        return EncodedBatch(host, largest, arrived)
 
 
 def _to_pinned(tensor: Tensor, stream: torch.cuda.Stream) -> Tensor:

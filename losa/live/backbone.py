@@ -19,7 +19,7 @@ from losa.errors import MismatchError
 from losa.extract.backbones import Backbone, BackboneRequest, build_backbone
 from losa.extract.run import MAX_AUTO_WORKERS
 from losa.extract.transforms import Preprocessing
-from losa.precision import decode, encode
+from losa.precision import rounded_to
 from losa.store.plan import differing_fields
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,9 @@ class LivePipeline:
             log.info("the store was made on %s: last bits may differ", store["device"])
         self.adaptor: Adaptor = adaptor.to(self.compute.device)
         self.backbone = _backbone_of(self.card, weights, self.compute)
+        self._channels: list[Tensor | None] = [None] * len(self.card.spec.taps)
+        if self.card.channel:
+            self._channels = list(torch.tensor(self.card.channel, device=self.compute.device))
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -73,10 +76,8 @@ class LivePipeline:
         """Logits of a batch of decoded images, on the CPU."""
         spec = self.card.spec
         planes = self.backbone(torch.from_numpy(pixels).to(self.compute.device))
-        rounded = [
-            decode(encode(plane, spec.dtype, exponent)[None], spec.dtype, (exponent,))[0]
-            for plane, exponent in zip(planes, self.card.exponents, strict=True)
-        ]
+        taps = zip(planes, self.card.exponents, self._channels, strict=True)
+        rounded = [rounded_to(spec.dtype, *tap) for tap in taps]
         result: Tensor = self.adaptor(rounded)
         return result.cpu()
 

@@ -4,7 +4,8 @@ Knows numpy and the file system; knows no torch and no models. Format: ``docs/st
 """
 
 from losa.store.plan import Plan
-from losa.store.reader import Calibration, SplitReader, Store, open_store
+from losa.store.reader import Calibration, Store, open_store
+from losa.store.split import SplitReader
 from losa.store.writer import StoreWriter, create_store
 
 __all__ = [

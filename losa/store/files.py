@@ -1,24 +1,27 @@
 """The few file-system acts a store is made of, each atomic, and durable when asked.
 
-Every write of the store goes through here, so a test can swap this module and fail any call.
+They rest on the calls of :mod:`losa.store.system`, which a test can swap.
 Source: docs/store-format.md, section "Commit protocol".
 """
 
 from __future__ import annotations
 
 import errno
+import filecmp
 import hashlib
 import itertools
 import json
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from losa.errors import ResourceError, StoreError
+from losa.store import system
 
 MAX_JSON_BYTES: Final = 64 * 2**20
 MAX_TABLE_BYTES: Final = 2**31
@@ -53,16 +56,15 @@ def write_atomic(
     Raises:
         ResourceError: the disk is full or the place cannot be written.
     """
-    temporary = (scratch or path.parent) / (
-        owner_tag() if scratch else f".{path.name}.{owner_tag()}"
-    )
+    prefix = "" if scratch else f".{path.name}."
     try:
-        _write_new(temporary, data, durable=durable)
-        temporary.replace(path)
-        if durable:
-            sync_folder(path.parent)
+        folder = scratch or path.parent
+        temporary = write_temporary(folder, data, durable=durable, prefix=prefix)
+        with _removed_on_failure(temporary):
+            system.current.rename(temporary, path)
+            if durable:
+                system.current.sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise resource_error(path, error) from error
 
 
@@ -74,52 +76,86 @@ def create_once(path: Path, data: bytes, *, scratch: Path, durable: bool) -> boo
     Raises:
         ResourceError: the disk is full or the place cannot be written.
     """
-    temporary = scratch / owner_tag()
     try:
-        _write_new(temporary, data, durable=durable)
-        return publish(temporary, path, durable=durable)
+        temporary = write_temporary(scratch, data, durable=durable)
+        with _removed_on_failure(temporary):
+            return publish(temporary, path, durable=durable)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         if isinstance(error, FileNotFoundError) and path.exists():
             return False  # somebody sealed the store, and swept our temporary file away with it
         raise resource_error(path, error) from error
 
 
 def publish(temporary: Path, path: Path, *, durable: bool) -> bool:
-    """Give a finished temporary file its final name; never overwrites. Returns whether it did.
+    """Give a finished temporary file its final name; never overwrites. Returns whether it did."""
+    try:
+        system.current.place(temporary, path)
+    except FileExistsError:
+        system.current.unlink(temporary)
+        return False
+    if durable:
+        system.current.sync_folder(path.parent)
+    return True
 
-    ``link`` is the create-once that also holds on network file systems.
+
+def settle(temporary: Path, path: Path, *, durable: bool, may_replace: Callable[[], bool]) -> None:
+    """Give a finished temporary file its final name, whatever a dead writer has left there.
+
+    An equal file is kept. Another one is replaced in one act if ``may_replace`` says so just then,
+    and kept if not: whoever asks must still own the name.
     """
     try:
-        os.link(temporary, path)
-        created = True
+        system.current.place(temporary, path)
     except FileExistsError:
-        created = False
-    temporary.unlink(missing_ok=True)
-    if created and durable:
-        sync_folder(path.parent)
-    return created
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        if filecmp.cmp(temporary, path, shallow=False) or not may_replace():
+            system.current.unlink(temporary)
+            if durable:
+                system.current.sync_file(path)
+        else:
+            system.current.rename(temporary, path)
+    if durable:
+        system.current.sync_folder(path.parent)
 
 
 def sync_tree(root: Path) -> None:
     """Make every file and every name below ``root`` survive a power cut."""
     for folder, _, names in os.walk(root, topdown=False):
         for name in names:
-            handle = os.open(Path(folder) / name, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-        sync_folder(Path(folder))
+            system.current.sync_file(Path(folder) / name)
+        system.current.sync_folder(Path(folder))
+
+
+def write_temporary(folder: Path, data: bytes, *, durable: bool, prefix: str = "") -> Path:
+    """Write a temporary file and sync it; returns its path.
+
+    After a sync that failed the kernel may have dropped what it could not write, and a second sync
+    of the same file would say that all is well: the bytes go to a new file, once.
+    """
+    temporary = folder / f"{prefix}{owner_tag()}"
+    with _removed_on_failure(temporary):
+        handle = system.current.create(temporary)
+        try:
+            write_all(handle, memoryview(data))
+            is_synced = not durable or _try_sync(handle)
+        finally:
+            system.current.close(handle)
+    if is_synced:
+        return temporary
+    system.current.unlink(temporary)
+    temporary = folder / f"{prefix}{owner_tag()}"
+    with _removed_on_failure(temporary):
+        write_new(temporary, data)
+        system.current.sync_file(temporary)
+    return temporary
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a new file, not synced yet; there must be none of that name."""
+    handle = system.current.create(path)
+    try:
+        write_all(handle, memoryview(data))
+    finally:
+        system.current.close(handle)
 
 
 def open_regular(path: Path) -> int:
@@ -236,20 +272,28 @@ def start_time(pid: int) -> int:
     return 0 if is_zombie else int(fields[19])
 
 
-def _write_new(path: Path, data: bytes, *, durable: bool) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+def _try_sync(handle: int) -> bool:
     try:
-        write_all(handle, memoryview(data))
-        if durable:
-            os.fsync(handle)
-    finally:
-        os.close(handle)
+        system.current.fsync(handle)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _removed_on_failure(temporary: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            system.current.unlink(temporary)
+        raise
 
 
 def write_all(handle: int, data: memoryview) -> None:
     """Write every byte of ``data``; one call of ``write`` may stop short."""
     while data:
-        data = data[os.write(handle, data) :]
+        data = data[system.current.write(handle, data) :]
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

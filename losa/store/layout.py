@@ -6,6 +6,7 @@ Source: docs/store-format.md, sections "Shards" and "Names".
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from functools import cache
 from typing import Final
 
@@ -16,6 +17,18 @@ INDEX_ENTRY_BYTES: Final = 16
 CRC_BYTES: Final = 4
 ABSENT: Final = 2**64 - 1
 CRC32C_POLYNOMIAL: Final = 0x82F63B78
+
+
+RAW_DTYPES: Final[Mapping[str, str]] = {
+    "float16": "<f2",
+    "int8": "|i1",
+    "bfloat16": "<u2",
+    "float32": "<f4",
+}
+"""What numpy takes a stored value of each store dtype for; bfloat16 as its bits."""
+
+SCALE_DTYPE: Final = "<f2"
+"""A token's scale, of int8 stores."""
 
 
 def rows_per_shard(record_bytes: int) -> int:
@@ -111,6 +124,11 @@ def tokens_path(split: str, tap: int) -> str:
     return f"{split}/tokens/{tap_name(tap)}"
 
 
+def scale_path(split: str, tap: int) -> str:
+    """Array of the scales of a tap's tokens, below the store's root; int8 stores only."""
+    return f"{split}/scale/{tap_name(tap)}"
+
+
 def check_path(split: str, tap: int) -> str:
     """Array of a tap's record checksums, below the store's root."""
     return f"{split}/check/{tap_name(tap)}"
@@ -124,6 +142,11 @@ def status_path(split: str) -> str:
 def tokens_object(split: str, tap: int, shard: int) -> str:
     """The file of one shard of a tap's tokens."""
     return f"{tokens_path(split, tap)}/c.{shard}.0.0"
+
+
+def scale_object(split: str, tap: int, shard: int) -> str:
+    """The file of one shard of the scales of a tap's tokens."""
+    return f"{scale_path(split, tap)}/c.{shard}.0"
 
 
 def check_object(split: str, tap: int, shard: int) -> str:
@@ -151,6 +174,24 @@ def samples_object(split: str) -> str:
     return f".losa/samples/{split}.jsonl"
 
 
+def statistic_object(tap: int, statistic: str) -> str:
+    """The file of one statistic of a tap's channels, below the store's root."""
+    return f"calib/{tap_name(tap)}/{statistic}/c.0"
+
+
+def spare_object(name: str) -> str:
+    """The second copy of a file that cannot be derived from others.
+
+    Example:
+        >>> spare_object(".losa/plan.json"), spare_object("calib/tap05/mean/c.0")
+        ('.losa/spare/plan.json', '.losa/spare/calib/tap05/mean/c.0')
+    """
+    return f"{SPARE_FOLDER}/{name.removeprefix('.losa/')}"
+
+
+SPARE_FOLDER: Final = ".losa/spare"
+QUARANTINE_FOLDER: Final = ".losa/quarantine"
+UNSYNCED_OBJECT: Final = ".losa/unsynced"
 PLAN_OBJECT: Final = ".losa/plan.json"
 SEALED_OBJECT: Final = ".losa/sealed.json"
 TMP_FOLDER: Final = ".losa/tmp"

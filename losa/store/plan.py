@@ -14,12 +14,16 @@ from typing import Any, Final
 from losa.errors import MismatchError, StoreError
 from losa.features import FeatureSpec
 from losa.store import files
+from losa.version import __version__
 
 FORMAT_MAJOR: Final = 1
 FORMAT_MINOR: Final = 0
 
 SPLIT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """Names that are safe as a folder of a store."""
+
+WRITER: Final = re.compile(r"losa [0-9A-Za-z.+-]{1,64}")
+"""Who began a store, as its metadata say it."""
 
 MAX_ROWS: Final = 2**31
 MAX_SHARD_ROWS: Final = 2**20
@@ -56,7 +60,8 @@ class Plan:
 
     ``backbone`` holds the model's name, its weights' digest and the token policy;
     ``preprocessing`` how pixels are made; ``exponents`` the power of two each tap was divided by
-    before a float16 cast (calibrated, hence not part of the identity).
+    before a float16 cast (calibrated, hence not part of the identity). ``writer`` is the version
+    of losa that began the store, no part of the identity either.
     """
 
     spec: FeatureSpec
@@ -70,6 +75,7 @@ class Plan:
     calibration_rows: int
     numerics: Numerics
     exponents: tuple[int, ...] = ()
+    writer: str = f"losa {__version__}"
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -101,6 +107,7 @@ class Plan:
             "identity": self.identity,
             "numerics": self.numerics.to_json(),
             "exponents": list(self.exponents),
+            "writer": self.writer,
         }
 
     @classmethod
@@ -125,6 +132,7 @@ class Plan:
                 calibration_rows=identity["calibration_rows"],
                 numerics=Numerics(**value["numerics"]),
                 exponents=tuple(value["exponents"]),
+                writer=value["writer"],
             )
             _check_bounds(plan)
             _check_splits(plan, views=identity["views"])
@@ -202,6 +210,8 @@ def _check_bounds(plan: Plan) -> None:
         _whole("exponent", exponent, 0, MAX_EXPONENT)
     if len(plan.exponents) != len(spec.taps):
         raise ValueError(f"{len(plan.exponents)} exponents for {len(spec.taps)} taps")
+    if not WRITER.fullmatch(plan.writer):
+        raise ValueError(f"writer is {_short(plan.writer)!r}")
 
 
 def _check_splits(plan: Plan, *, views: object) -> None:

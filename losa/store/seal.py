@@ -9,37 +9,26 @@ from pathlib import Path
 from typing import Any, Final
 
 from losa.errors import StoreError
-from losa.store import files, layout, zarrjson
+from losa.store import files, layout, system, zarrjson
+from losa.store.damage import size_damage
 from losa.store.plan import FORMAT_MAJOR, FORMAT_MINOR, Plan
-from losa.store.skeleton import STATISTICS, metadata_documents
+from losa.store.skeleton import metadata_documents, root_document, spared_objects
 
 SAMPLE_COLUMNS: Final = ("source_index", "label", "view")
 
 
 def small_objects(plan: Plan) -> list[str]:
     """Every file whose full sha256 is sealed: metadata, plan, samples, calibration, commits."""
-    names = [layout.ROOT_OBJECT, layout.PLAN_OBJECT]
+    names = [layout.ROOT_OBJECT]
     names += [f"{name}/zarr.json" for name in metadata_documents(plan)]
-    names += [
-        f"calib/{layout.tap_name(tap)}/{statistic}/c.0"
-        for tap in plan.spec.taps
-        for statistic in STATISTICS
-    ]
+    names += [name for item in spared_objects(plan) for name in (item, layout.spare_object(item))]
     for split, item in plan.splits.items():
-        names.append(layout.samples_object(split))
         names += [f"{split}/sample/{column}/c.0" for column in SAMPLE_COLUMNS]
         names += [
             layout.commit_object(split, shard)
             for shard in range(layout.shard_count(item.rows, plan.shard_rows))
         ]
     return sorted(names)
-
-
-def shard_objects(plan: Plan, split: str, shard: int) -> list[str]:
-    """Every file that one shard's commit record vouches for."""
-    names = [layout.tokens_object(split, tap, shard) for tap in plan.spec.taps]
-    names += [layout.check_object(split, tap, shard) for tap in plan.spec.taps]
-    return [*names, layout.status_object(split, shard)]
 
 
 def seal_bytes(root: Path, plan: Plan) -> bytes:
@@ -69,19 +58,10 @@ def seal_bytes(root: Path, plan: Plan) -> bytes:
     return files.canonical_json(sealed)
 
 
-def damage_of(root: Path, commit: Path) -> str | None:
-    """What is wrong with the files that a commit record vouches for, by existence and size."""
-    try:
-        objects = files.read_json(commit)["objects"]
-        for name, facts in objects.items():
-            have = (root / name).stat().st_size
-            if have != facts["bytes"]:
-                return f"{name} is {have} bytes, not {facts['bytes']}"
-    except FileNotFoundError:
-        return f"{name} is missing"
-    except (StoreError, KeyError, TypeError, AttributeError):
-        return f"{commit.relative_to(root)} is not sound"
-    return None
+def sealed_root_bytes(plan: Plan) -> bytes:
+    """The root's ``zarr.json`` of a sealed store, with all metadata consolidated."""
+    document = zarrjson.consolidated(root_document(plan), metadata_documents(plan))
+    return zarrjson.document_bytes(document)
 
 
 def seal_store(root: Path, plan: Plan, *, durable: bool) -> str:
@@ -93,27 +73,29 @@ def seal_store(root: Path, plan: Plan, *, durable: bool) -> str:
         StoreError: a committed file is missing or cut, or another seal was written meanwhile.
     """
     for commit in sorted((root / ".losa/commits").glob("*/*.json")):
-        what = damage_of(root, commit)
+        what = size_damage(root, commit)
         if what is not None:
             raise StoreError(root, what, "run the same extract command again")
     scratch = root / layout.TMP_FOLDER
-    # Whoever seals, the root says which version began the store.
-    begun = files.read_json(root / layout.ROOT_OBJECT)
-    begun.pop("consolidated_metadata", None)
-    document = zarrjson.consolidated(begun, metadata_documents(plan))
-    files.write_atomic(
-        root / layout.ROOT_OBJECT,
-        zarrjson.document_bytes(document),
-        durable=durable,
-        scratch=scratch,
-    )
+    root_bytes = sealed_root_bytes(plan)
+    files.write_atomic(root / layout.ROOT_OBJECT, root_bytes, durable=durable, scratch=scratch)
     data = seal_bytes(root, plan)
-    # Whatever lies here now belongs to no shard that is still missing.
-    for folder in (scratch, *(root / ".losa/claims").iterdir()):
-        for leftover in folder.iterdir():
-            leftover.unlink(missing_ok=True)
+    _sweep(root, durable=durable)
     sealed = root / layout.SEALED_OBJECT
     created = files.create_once(sealed, data, scratch=scratch, durable=durable)
     if not created and files.read_file(sealed) != data:
         raise StoreError(sealed, "was written by another process, and differs", "run losa verify")
     return files.sha256(data)
+
+
+def _sweep(root: Path, *, durable: bool) -> None:
+    """Remove what no sealed store holds: it belongs to no shard that is still missing."""
+    system.current.unlink(root / layout.UNSYNCED_OBJECT)
+    folders = [root / layout.TMP_FOLDER, *(root / ".losa/claims").iterdir(), root / ".losa"]
+    for folder in folders[:-1]:
+        for leftover in folder.iterdir():
+            system.current.unlink(leftover)
+    if durable:
+        # Before the seal is there: a name that came back after a power cut would be foreign to it.
+        for folder in folders:
+            system.current.sync_folder(folder)

@@ -19,8 +19,8 @@ from jaxtyping import UInt8
 from losa.errors import ResourceError, StoreError
 from losa.store import files
 
-ShardKey = tuple[str, int, int, bool]
-"""Split, tap, shard, and whether it is mapped."""
+ShardKey = tuple[str, bool]
+"""Name of the file below the store's root, and whether it is mapped."""
 
 Places = Sequence[tuple[int, int]]
 """Pairs of a position in the caller's memory and a slot of the shard."""

@@ -7,18 +7,16 @@ shard. Deep verification also reads every record and compares its checksum.
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from losa.errors import LosaError
 from losa.store import files, layout
+from losa.store.damage import shard_damage, shard_objects
 from losa.store.plan import Plan
 from losa.store.reader import Store, open_store
-from losa.store.seal import seal_bytes, shard_objects, small_objects
+from losa.store.seal import seal_bytes, small_objects
 
 Progress = Callable[[int, int], None]
 
@@ -51,11 +49,10 @@ def verify_store(
         for shard in range(layout.shard_count(item.rows, store.plan.shard_rows)):
             if layout.commit_object(split, shard) in damaged:
                 continue
-            for problem, size in _shard_problems(store, split, shard, deep=deep):
-                problems += [problem] if problem else []
-                done += size
-                if progress:
-                    progress(done, total)
+            problems += _shard_problems(store, split, shard, deep=deep)
+            done += store.shard_nbytes(split, shard)
+            if progress:
+                progress(done, total)
     return sorted(set(problems), key=lambda problem: problem.path)
 
 
@@ -63,7 +60,7 @@ def _small_problems(store: Store) -> Iterator[Problem]:
     digests = store.sealed["files"]
     for name in small_objects(store.plan):
         try:
-            data = store.read_file(name)
+            data = store.files.read_file(name)
         except LosaError as error:
             yield _as_problem(store, error)
             continue
@@ -120,61 +117,7 @@ def _as_problem(store: Store, error: LosaError) -> Problem:
     return Problem(Path(error.subject).relative_to(store.path).as_posix(), error.what)
 
 
-def _shard_problems(
-    store: Store, split: str, shard: int, *, deep: bool
-) -> Iterator[tuple[Problem | None, int]]:
-    """Problems of one shard's objects, each with the token bytes that were looked at."""
-    plan = store.plan
-    record = files.read_json(store.path / layout.commit_object(split, shard))["objects"]
-    for name in shard_objects(plan, split, shard):
-        what = None
-        try:
-            path = store.folders.check(name)
-            size = os.fstat(handle := files.open_regular(path)).st_size
-            os.close(handle)
-        except LosaError as error:
-            yield _as_problem(store, error), 0
-            continue
-        if size != record[name]["bytes"]:
-            what = f"is {size} bytes, not {record[name]['bytes']}"
-        elif "sha256" in record[name]:
-            if files.sha256(files.read_file(path)) != record[name]["sha256"]:
-                what = "is not the file that was committed"
-        else:
-            what = _token_damage(plan, path, record[name]["checks"], (split, shard), deep=deep)
-        yield (Problem(name, what) if what else None), size if "checks" in record[name] else 0
-
-
-def _token_damage(
-    plan: Plan, path: Path, checks_digest: str, where: tuple[str, int], *, deep: bool
-) -> str | None:
-    split, shard = where
-    first, stop = layout.shard_span(shard, plan.splits[split].rows, plan.shard_rows)
-    size = plan.spec.record_bytes
-    checks = np.zeros(plan.shard_rows, dtype="<u4")
-    with os.fdopen(files.open_regular(path), "rb") as handle:
-        try:
-            if deep:
-                found = [zlib.crc32(handle.read(size)) for _ in range(stop - first)]
-                checks[: stop - first] = found
-            handle.seek((stop - first) * size)
-            index = handle.read()
-        except OSError as error:
-            raise files.resource_error(path, error) from error
-    if deep and files.sha256(checks.tobytes()) != checks_digest:
-        return _name_row(path, checks, first)
-    if index != layout.shard_index(stop - first, plan.shard_rows, size):
-        return "has a damaged index"
-    return None
-
-
-def _name_row(path: Path, checks: np.ndarray, first: int) -> str:
-    """Say which row is damaged, as far as the stored checksums can tell."""
-    stored_path = path.parents[2] / "check" / path.parent.name / f"c.{path.name.split('.')[1]}"
-    try:
-        stored = np.frombuffer(files.read_file(stored_path), dtype="<u4")
-    except LosaError:
-        stored = np.zeros(0, dtype="<u4")
-    if stored.shape == checks.shape and (wrong := np.flatnonzero(stored != checks)).size:
-        return f"row {first + int(wrong[0])} does not match its checksum"
-    return "does not match its commit record"
+def _shard_problems(store: Store, split: str, shard: int, *, deep: bool) -> Iterator[Problem]:
+    commit = files.read_json(store.path / layout.commit_object(split, shard))
+    found = shard_damage(store.path, store.plan, (split, shard), commit["objects"], deep=deep)
+    yield from (Problem(name, what) for name, what in found)

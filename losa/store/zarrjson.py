@@ -11,6 +11,7 @@ from typing import Any, Final
 
 ZARR_DTYPES: Final[Mapping[str, str]] = {
     "float16": "float16",
+    "int8": "int8",
     "bfloat16": "uint16",
     "float32": "float32",
 }
@@ -35,7 +36,7 @@ def array_document(
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
         "fill_value": 0.0 if dtype.startswith("float") else 0,
-        "codecs": [_BYTES if dtype == "uint8" else _LITTLE],
+        "codecs": [_bytes_codec(dtype)],
         "attributes": {},
         "dimension_names": list(names),
         "storage_transformers": [],
@@ -48,19 +49,33 @@ def tokens_document(shape: tuple[int, int, int], dtype: str, shard_rows: int) ->
     ``bfloat16`` is stored as ``uint16`` and tagged: zarr has no such type, and a reader that
     ignores the tag then sees integers, not wrong floats.
     """
-    _, tokens, channels = shape
-    document = array_document(
-        shape, ZARR_DTYPES[dtype], (shard_rows, tokens, channels), ("n", "l", "d")
-    )
+    document = _sharded(shape, ZARR_DTYPES[dtype], ("n", "l", "d"), shard_rows)
+    document["attributes"] = {"losa": {"dtype": dtype}}
+    return document
+
+
+def scale_document(shape: tuple[int, int], shard_rows: int) -> dict[str, Any]:
+    """Metadata of the scales ``[n l]`` of a tap's int8 tokens, sharded as the tokens are."""
+    return _sharded(shape, "float16", ("n", "l"), shard_rows)
+
+
+def _sharded(
+    shape: tuple[int, ...], dtype: str, names: tuple[str, ...], shard_rows: int
+) -> dict[str, Any]:
+    document = array_document(shape, dtype, (shard_rows, *shape[1:]), names)
     sharding = {
-        "chunk_shape": [1, tokens, channels],
-        "codecs": [_LITTLE],
+        "chunk_shape": [1, *shape[1:]],
+        "codecs": [_bytes_codec(dtype)],
         "index_codecs": [_LITTLE, {"name": "crc32c"}],
         "index_location": "end",
     }
     document["codecs"] = [{"name": "sharding_indexed", "configuration": sharding}]
-    document["attributes"] = {"losa": {"dtype": dtype}}
     return document
+
+
+def _bytes_codec(dtype: str) -> Mapping[str, Any]:
+    # The byte order of single bytes is left out, as zarr-python does.
+    return _BYTES if dtype in ("uint8", "int8") else _LITTLE
 
 
 def consolidated(root: Mapping[str, Any], members: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Float32, Int32, Int64, Shaped, UInt8
+from jaxtyping import Float, Float16, Float32, Int32, Int64, Shaped, UInt8
 
 from losa.features import FeatureSpec, Sample, StoreDtype, TokenGrid
 from losa.store import Calibration, Plan
 from losa.store.plan import Numerics
 
-RAW: Mapping[str, str] = {"float16": "<f2", "float32": "<f4", "bfloat16": "<u2"}
+RAW: Mapping[str, str] = {"float16": "<f2", "float32": "<f4", "bfloat16": "<u2", "int8": "<i1"}
+CHANNEL = np.array([[0.5, 0.25, 1.0, 2.0, 1.0, 4.0], [1.0, 2.0, 0.5, 1.0, 0.25, 1.0]], "<f4")
+"""Scales of the channels of every int8 store here: powers of two, to which all else is exact."""
 
 
 @dataclass(eq=False)
@@ -26,6 +28,7 @@ class MemorySplit:
     status: UInt8[np.ndarray, "n"]
     samples: tuple[Sample, ...]
     source_index: Int64[np.ndarray, "n"]
+    scales: Float16[np.ndarray, "k n l"] | None = None
     fail_at_row: int | None = None
     reads: list[tuple[int, ...]] = field(default_factory=list)
 
@@ -42,14 +45,30 @@ class MemorySplit:
         rows: Int64[np.ndarray, "b"],
         taps: tuple[int, ...],
         out: Shaped[np.ndarray, "k b l d"],
+        scales: Float16[np.ndarray, "k b l"] | None = None,
     ) -> None:
         assert out.dtype == self.planes.dtype
+        assert (scales is None) == (self.scales is None)
         if self.fail_at_row is not None and self.fail_at_row in rows:
             raise OSError(f"row {self.fail_at_row} is gone")
         self.reads.append(taps)
         for i, tap in enumerate(taps):
             assert out[i].flags.c_contiguous
             out[i] = self.planes[self.spec.taps.index(tap)][rows]
+            if scales is not None and self.scales is not None:
+                scales[i] = self.scales[self.spec.taps.index(tap)][rows]
+
+    def features(self, exponents: tuple[int, ...]) -> Float32[np.ndarray, "k n l d"]:
+        """All features in true units, as docs/store-format.md says."""
+        raw = self.planes
+        values = raw.astype("<f4")
+        if self.spec.dtype == "bfloat16":
+            values = (raw.astype("<u4") << 16).view("<f4")
+        factors = np.exp2(np.array(exponents, "<f4"))[:, None, None, None]
+        if self.scales is not None:
+            factors = self.scales.astype("<f4")[..., None] * CHANNEL[:, None, None]
+        features: Float32[np.ndarray, "k n l d"] = values * factors
+        return features
 
 
 @dataclass(eq=False)
@@ -90,10 +109,10 @@ class MemoryStore:
         split = self.members["train"]
         chosen = [self.spec.taps.index(tap) for tap in taps]
         exponents = tuple(self.exponents[i] for i in chosen)
-        true = np.stack([split.planes[i].astype("f4") * 2.0 ** self.exponents[i] for i in chosen])
-        shape = (len(taps), -1, self.spec.channels)
-        flat: Float32[np.ndarray, "..."] = true.reshape(shape).astype("f4")
-        return Calibration(flat.mean(1), flat.std(1), np.abs(flat).max(1), exponents)
+        flat = split.features(self.exponents)[chosen].reshape(len(taps), -1, self.spec.channels)
+        statistics = flat.mean(1), flat.std(1), np.abs(flat).max(1)
+        channel = CHANNEL[chosen] if self.spec.dtype == "int8" else None
+        return Calibration(*statistics, exponents, channel)
 
 
 def separable_store(
@@ -116,22 +135,27 @@ def separable_store(
         samples = [Sample("", "", 0)] * count
         for row, source in enumerate(source_index.tolist()):
             samples[source] = Sample(f"{name}/{source:03d}", f"{source}.png", int(labels[row]))
+        raw, scales = raw_of(planes, dtype, exponents)
+        readable = np.ones(count, dtype=np.uint8)
         members[name] = MemorySplit(
-            spec,
-            raw_of(planes, dtype, exponents),
-            labels,
-            np.ones(count, dtype=np.uint8),
-            tuple(samples),
-            source_index,
+            spec, raw, labels, readable, tuple(samples), source_index, scales
         )
     return MemoryStore(spec, members, tuple(f"class{i}" for i in range(classes)), exponents)
 
 
 def raw_of(
     planes: Float[np.ndarray, "k n l d"], dtype: StoreDtype, exponents: tuple[int, ...]
-) -> Shaped[np.ndarray, "k n l d"]:
-    """What a store would hold; bfloat16 by cutting off the lower half, which is close enough."""
+) -> tuple[Shaped[np.ndarray, "k n l d"], Float16[np.ndarray, "k n l"] | None]:
+    """What a store would hold, and the scales of its tokens.
+
+    bfloat16 is had by cutting off the lower half, and int8 by scales of the nearest float16: both
+    are close enough.
+    """
+    if dtype == "int8":
+        relative = planes / CHANNEL[:, None, None]
+        scales = (np.abs(relative).max(-1) / 126).astype("<f2")
+        return np.rint(relative / scales[..., None]).astype("<i1"), scales
     scaled = planes * (2.0 ** -np.array(exponents))[:, None, None, None]
     if dtype == "bfloat16":
-        return (scaled.astype("<f4").view("<u4") >> 16).astype("<u2")
-    return scaled.astype(RAW[dtype])
+        return (scaled.astype("<f4").view("<u4") >> 16).astype("<u2"), None
+    return scaled.astype(RAW[dtype]), None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,13 @@ CARD = AdaptorCard(
     listings={"train": "ef" * 32},
     numerics={"device": "cpu", "autocast": None, "batch_size": 32},
     exponents=(0, 2),
+)
+
+INT8 = dataclasses.replace(
+    CARD,
+    spec=dataclasses.replace(SPEC, dtype="int8"),
+    exponents=(0, 0),
+    channel=((0.1, 2.0, 1e-6, 3.0, 4.0, 5.0, 6.0, 7.5), (1.0,) * 8),
 )
 
 
@@ -93,6 +101,36 @@ def test_a_card_comes_back_from_its_json() -> None:
     assert AdaptorCard.from_json(json.loads(json.dumps(CARD.to_json()))) == CARD
 
 
+def test_the_scales_of_int8_channels_come_back_to_the_bit() -> None:
+    channel = torch.rand(2, 8) + 0.1
+    card = dataclasses.replace(INT8, channel=tuple(map(tuple, channel.tolist())))
+    found = AdaptorCard.from_json(json.loads(json.dumps(card.to_json())))
+    assert found == card
+    assert torch.equal(torch.tensor(found.channel), channel)
+
+
+def test_a_card_without_scales_is_as_it_was_before_int8() -> None:
+    assert "channel" not in CARD.to_json()
+
+
+@pytest.mark.parametrize(
+    "channel",
+    [(), ((1.0,) * 8,), ((1.0,) * 8, (1.0,) * 7), ((1.0,) * 8, (0.0,) * 8), ((math.inf,) * 8,) * 2],
+)
+def test_an_int8_card_whose_scales_do_not_fit_is_refused(
+    channel: tuple[tuple[float, ...], ...],
+) -> None:
+    value = dataclasses.replace(INT8, channel=channel).to_json()
+    with pytest.raises(StoreError, match="channel: is not what int8 has"):
+        AdaptorCard.from_json(json.loads(json.dumps(value)))
+
+
+def test_scales_beside_another_dtype_are_refused() -> None:
+    value = dataclasses.replace(INT8, spec=SPEC).to_json()
+    with pytest.raises(StoreError, match="channel: is not what float16 has"):
+        AdaptorCard.from_json(value)
+
+
 def test_the_digest_changes_with_everything_but_the_version_that_wrote_it() -> None:
     assert dataclasses.replace(CARD, losa="9.9.9").digest == CARD.digest
     other: dict[str, Any] = {
@@ -105,6 +143,7 @@ def test_the_digest_changes_with_everything_but_the_version_that_wrote_it() -> N
         "preprocessing": {},
         "config_digest": "",
         "exponents": (),
+        "channel": INT8.channel,
     }
     digests = {dataclasses.replace(CARD, **{name: other[name]}).digest for name in other}
     assert len(digests | {CARD.digest}) == len(other) + 1

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from losa.adapt.ring import Ring, RingOptions
+from losa.adapt.loader import FeatureLoader
+from losa.adapt.ring import Ring, RingOptions, ring_on
+from losa.precision import decode
 from tests.adapt.memory_store import separable_store
 
 CPU = torch.device("cpu")
@@ -39,6 +41,32 @@ def test_a_ring_gives_each_batch_its_own_rows_whatever_the_threads(
             np.testing.assert_array_equal(batch.features.numpy(), split.planes[:, batch.rows])
             np.testing.assert_array_equal(batch.labels.numpy(), split.labels[batch.rows])
             assert batch.features.is_contiguous()
+
+
+@pytest.mark.parametrize("threads", [1, 5])
+def test_int8_batches_bring_the_scales_of_their_tokens(threads: int) -> None:
+    store = separable_store(dtype="int8")
+    split = store.split("train")
+    assert split.scales is not None
+    with Ring(store.spec, RingOptions(8, CPU, threads)) as ring:
+        for batch in ring.batches(split, batches_of(8, 8, 8, 3)):
+            assert batch.scales is not None
+            np.testing.assert_array_equal(batch.features.numpy(), split.planes[:, batch.rows])
+            np.testing.assert_array_equal(batch.scales.numpy(), split.scales[:, batch.rows])
+
+
+def test_a_ring_for_one_tap_decodes_with_that_taps_scales() -> None:
+    store = separable_store(dtype="int8")
+    split = store.split("train")
+    with ring_on(store, (3,), RingOptions(8, CPU)) as ring:
+        batch = next(ring.batches(split, batches_of(8)))
+        found = decode(
+            *(batch.features, "int8", ring.exponents),
+            scales=batch.scales,
+            channel=ring.channel,
+        )
+    want = split.features(store.exponents)[1:, :8]
+    np.testing.assert_array_equal(found.numpy(), want)
 
 
 def test_batches_live_in_prefetch_and_two_buffers_and_are_not_copied() -> None:
@@ -131,6 +159,16 @@ def test_batches_on_a_device_equal_the_stores_under_a_busy_stream() -> None:
         found = torch.stack(sums).cpu().numpy()
     want = [split.planes[:, i : i + 8].astype("f4").sum() for i in range(0, 640, 8)]
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.gpu
+def test_scales_reach_a_device_with_their_batch() -> None:
+    store = separable_store({"train": 64}, dtype="int8")
+    split = store.split("train")
+    with ring_on(store, (1, 3), RingOptions(8, torch.device("cuda", 0), 2, 1)) as ring:
+        loader = FeatureLoader(split, np.arange(64), ring)
+        found = torch.cat([loader.decode(batch).cpu() for batch in loader.epoch(0)], dim=1)
+    np.testing.assert_array_equal(found.numpy(), split.features(store.exponents))
 
 
 @pytest.mark.gpu

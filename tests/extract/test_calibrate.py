@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from losa.errors import InputError
-from losa.extract.calibrate import Calibrator
+from losa.errors import InputError, StoreError
+from losa.extract.calibrate import Calibrator, Statistics, stored_channel_scales
+from losa.features import StoreDtype
+from losa.store.layout import spare_object, statistic_object
+from tests.store.build import begin_store, small_plan, statistics
 
 
 def test_statistics_merged_over_batches_equal_numpys_over_everything() -> None:
@@ -43,3 +48,33 @@ def test_features_that_are_not_finite_are_an_error() -> None:
     calibrator.add([torch.full((1, 2, 4), torch.inf)], torch.ones(1, dtype=torch.bool))
     with pytest.raises(InputError, match="not finite"):
         calibrator.statistics()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_only_int8_has_channel_scales(dtype: StoreDtype, tmp_path: Path) -> None:
+    found = Statistics(*np.ones((3, 1, 4), "<f4"))
+    assert set(found.arrays(dtype)) == {"mean", "std", "absmax"}
+    assert set(found.arrays("int8")) == {"mean", "std", "absmax", "channel"}
+    np.testing.assert_array_equal(found.arrays("int8")["channel"], [[4.0] * 4])
+    assert stored_channel_scales(tmp_path, small_plan(dtype=dtype).spec) is None
+
+
+def test_channel_scales_are_read_from_a_store_that_is_not_sealed(tmp_path: Path) -> None:
+    plan = small_plan(dtype="int8")
+    begin_store(tmp_path / "s.zarr", plan)
+    found = stored_channel_scales(tmp_path / "s.zarr", plan.spec)
+    assert found is not None
+    np.testing.assert_array_equal(found, statistics(plan)["channel"])
+
+
+@pytest.mark.parametrize("damage", [b"", bytes(24)])
+@pytest.mark.parametrize("is_spare", [True, False])
+def test_channel_scales_that_a_power_cut_left_are_refused_by_name(
+    tmp_path: Path, damage: bytes, *, is_spare: bool
+) -> None:
+    plan = small_plan(dtype="int8")
+    begin_store(tmp_path / "s.zarr", plan)
+    name = statistic_object(3, "channel")
+    (tmp_path / "s.zarr" / (spare_object(name) if is_spare else name)).write_bytes(damage)
+    with pytest.raises(StoreError, match=r"calib/tap03/channel/c\.0: is not what its spare"):
+        stored_channel_scales(tmp_path / "s.zarr", plan.spec)

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
+from losa.adapt.loader import FeatureLoader
+from losa.adapt.ring import RingOptions, ring_on
 from losa.config import ExtractConfig
 from losa.errors import (
     InputError,
@@ -24,11 +27,11 @@ from losa.errors import (
     SkippedError,
     UsageError,
 )
+from losa.extract import run
 from losa.extract.backbones import BackboneRequest, build_backbone
 from losa.extract.images import load_pixels
 from losa.extract.run import ExtractEvent, check_skips, extract
 from losa.features import StoreDtype
-from losa.precision import decode
 from losa.store import Store, layout, open_store
 from losa.store.verify import verify_store
 from tests.extract.picture_folder import picture_folder, tiny_config
@@ -57,10 +60,9 @@ def store(sealed: Path, tmp_path: Path) -> Path:
 def cached(store: Store, split: str) -> torch.Tensor:
     """All decoded planes ``[k n l d]`` of a split."""
     reader = store.split(split)
-    out = np.zeros((2, reader.rows, *store.spec.shape[1:]), reader.raw_dtype)
-    reader.read_into(np.arange(reader.rows), store.spec.taps, out)
-    raw = out.view(np.int16) if store.spec.dtype == "bfloat16" else out
-    return decode(torch.from_numpy(raw), store.spec.dtype, store.plan.exponents)
+    with ring_on(store, store.spec.taps, RingOptions(reader.rows, torch.device("cpu"))) as ring:
+        loader = FeatureLoader(reader, np.arange(reader.rows), ring)
+        return torch.cat([loader.decode(batch) for batch in loader.epoch(0)], dim=1)
 
 
 def live(pictures: Path, store: Store, split: str) -> torch.Tensor:
@@ -75,7 +77,8 @@ def live(pictures: Path, store: Store, split: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [("float32", 1e-5), ("float16", 2e-3), ("bfloat16", 1e-2)]
+    ("dtype", "tolerance"),
+    [("float32", 1e-5), ("float16", 2e-3), ("bfloat16", 1e-2), ("int8", 1e-2)],
 )
 def test_cached_planes_equal_live_planes(
     pictures: Path, tmp_path: Path, dtype: StoreDtype, tolerance: float
@@ -154,7 +157,8 @@ def test_a_sealed_store_is_never_written_again(
     store: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, store_id = tree(store), open_store(store).store_id
-    monkeypatch.setattr("losa.store.skeleton.__version__", "9.9.9")
+    wanted = run._Job._wanted
+    monkeypatch.setattr(run._Job, "_wanted", lambda job: replace(wanted(job), writer="losa 9.9.9"))
     assert extract(tiny_config(pictures, store))["store_id"] == store_id
     assert tree(store) == before
 

@@ -10,7 +10,7 @@ import torch
 
 from losa.extract.staging import Stage
 from losa.features import StoreDtype
-from losa.store.reader import RAW_DTYPES
+from losa.store.layout import RAW_DTYPES
 from tests.store.build import small_plan
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -22,15 +22,33 @@ def test_planes_arrive_on_the_host_in_the_stores_dtype(dtype: StoreDtype, device
     plan = replace(small_plan(dtype=dtype), exponents=(0, 3))
     planes = [torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(i)) for i in range(2)]
     stage = Stage(plan, torch.device(device))
-    arrays, absmax = stage.encode([plane.to(device) for plane in planes]).wait()
+    host = stage.encode([plane.to(device) for plane in planes]).wait()
+    assert host.scales is None
     scales = (1.0, 0.125)
-    for array, plane, scale in zip(arrays, planes, scales, strict=True):
+    for array, plane, scale in zip(host.planes, planes, scales, strict=True):
         assert array.dtype == np.dtype(RAW_DTYPES[dtype])
         want = (plane * scale).to(getattr(torch, dtype))
         raw = want.view(torch.int16).numpy().view("<u2") if dtype == "bfloat16" else want.numpy()
         np.testing.assert_array_equal(array, raw)
-    for row, plane, scale in zip(absmax, planes, scales, strict=True):
+    for row, plane, scale in zip(host.absmax, planes, scales, strict=True):
         np.testing.assert_allclose(row, plane.abs().amax((1, 2)) * scale, rtol=1e-6)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_int8_planes_arrive_with_the_scales_of_their_tokens(device: str) -> None:
+    plan = small_plan(dtype="int8")
+    planes = [torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    channel = np.random.default_rng(0).uniform(0.5, 2.0, (2, 6)).astype("<f4")
+    stage = Stage(plan, torch.device(device), channel)
+    host = stage.encode([plane.to(device) for plane in planes]).wait()
+    assert host.scales is not None
+    for tap, plane in enumerate(planes):
+        assert host.planes[tap].dtype == np.int8
+        assert host.scales[tap].dtype == np.float16
+        step = host.scales[tap].astype("<f4")[..., None] * channel[tap]
+        error = np.abs(host.planes[tap] * step - plane.numpy())
+        assert np.all(error <= 0.501 * step)
+        np.testing.assert_array_equal(host.absmax[tap], host.scales[tap].max(1))
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -19,7 +19,7 @@ from tests.extract.picture_folder import tiny_config
 from tests.live.trained import Trained, train_small
 
 
-@pytest.fixture(scope="module", params=["float16", "float32", "bfloat16"])
+@pytest.fixture(scope="module", params=["float16", "float32", "bfloat16", "int8"])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     dtype: StoreDtype = request.param
     return train_small(tmp_path_factory.mktemp(dtype), dtype)

@@ -8,8 +8,8 @@ import numpy as np
 
 from losa.features import FeatureSpec, Sample, StoreDtype, TokenGrid
 from losa.store import Plan, StoreWriter, create_store
+from losa.store.layout import RAW_DTYPES
 from losa.store.plan import Numerics, SplitPlan
-from losa.store.reader import RAW_DTYPES
 
 
 def small_plan(
@@ -40,7 +40,18 @@ def features(plan: Plan, split: str) -> np.ndarray:
     values = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
     if plan.spec.dtype == "bfloat16":
         return (values.view(np.uint32) >> 16).astype("<u2")
+    if plan.spec.dtype == "int8":
+        return (values * 30).clip(-127, 127).astype("i1")
     return values.astype(RAW_DTYPES[plan.spec.dtype])
+
+
+def token_scales(plan: Plan, split: str) -> np.ndarray | None:
+    """The scales ``[k n l]`` of a split's tokens in row order; none but int8 stores have any."""
+    if plan.spec.dtype != "int8":
+        return None
+    taps, tokens, _ = plan.spec.shape
+    shape = (taps, plan.splits[split].rows, tokens)
+    return np.random.default_rng(9).uniform(0.01, 0.1, shape).astype("<f2")
 
 
 def samples(plan: Plan) -> dict[str, list[Sample]]:
@@ -55,7 +66,8 @@ def statistics(plan: Plan) -> dict[str, np.ndarray]:
     """Distinct calibration statistics ``[k d]``."""
     shape = (len(plan.spec.taps), plan.spec.channels)
     grid = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    return {"mean": grid, "std": grid + 1, "absmax": grid + 2}
+    arrays = {"mean": grid, "std": grid + 1, "absmax": grid + 2}
+    return {**arrays, "channel": grid + 3} if plan.spec.dtype == "int8" else arrays
 
 
 def begin_store(path: Path, plan: Plan, *, durable: bool = False) -> None:
@@ -67,11 +79,15 @@ def fill_store(path: Path, plan: Plan, *, durable: bool = False) -> str:
     """Write every missing shard in batches of four rows, seal, and return the store's id."""
     with StoreWriter(path, durable=durable) as writer:
         for task in writer.claimed():
-            planes = features(plan, task.split)
+            planes, scales = features(plan, task.split), token_scales(plan, task.split)
             with writer.shard(task) as shard:
                 for first in range(task.first, task.stop, 4):
                     stop = min(task.stop, first + 4)
-                    shard.write(list(planes[:, first:stop]), np.ones(stop - first, np.uint8))
+                    shard.write(
+                        list(planes[:, first:stop]),
+                        np.ones(stop - first, np.uint8),
+                        None if scales is None else list(scales[:, first:stop]),
+                    )
         return writer.seal()
 
 

@@ -65,7 +65,7 @@ def test_one_tap_is_read_into_a_slice_of_a_larger_buffer(sealed: Path) -> None:
 def test_threads_read_side_by_side_with_few_open_files(
     sealed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("losa.store.reader.descriptor_limit", lambda: 1)
+    monkeypatch.setattr("losa.store.sealed.descriptor_limit", lambda: 1)
     reader = open_store(sealed).split("train")
     want = features(small_plan(), "train")
 

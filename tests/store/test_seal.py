@@ -9,7 +9,8 @@ import pytest
 
 from losa.errors import StoreError
 from losa.store import StoreWriter, files, layout
-from losa.store.seal import shard_objects, small_objects
+from losa.store.damage import shard_objects
+from losa.store.seal import small_objects
 from tests.store.build import fill_store, small_plan, small_store, tree
 
 

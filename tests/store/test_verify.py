@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import random
 import shutil
@@ -118,19 +117,14 @@ def test_a_store_without_its_empty_folders_is_sound(sealed: Path, tmp_path: Path
 def test_a_failing_disk_is_a_resource_error_that_names_the_file(
     sealed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Failing(io.BytesIO):
-        def read(self, _: int | None = -1, /) -> bytes:
+    real = os.preadv
+
+    def preadv(handle: int, buffers: Any, offset: int) -> int:
+        if Path(f"/proc/self/fd/{handle}").readlink().match("tap03/c.0.0.0"):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(handle, buffers, offset)
 
-    real = os.fdopen
-
-    def fdopen(handle: int, mode: str) -> Any:
-        if not Path(f"/proc/self/fd/{handle}").readlink().match("tap03/c.0.0.0"):
-            return real(handle, mode)
-        os.close(handle)
-        return Failing()
-
-    monkeypatch.setattr(os, "fdopen", fdopen)
+    monkeypatch.setattr(os, "preadv", preadv)
     with pytest.raises(ResourceError, match=r"train/tokens/tap03/c\.0\.0\.0: input/output error"):
         verify_store(sealed)
 

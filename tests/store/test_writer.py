@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 
 from losa.errors import LockedError, ResourceError, StoreError
 from losa.store import StoreWriter, files, layout, open_store
+from losa.store.writer import Clock
 from tests.store.build import begin_store, features, fill_store, small_plan, small_store, tree
 
 
@@ -44,7 +46,7 @@ def test_an_interrupted_shard_is_as_if_never_begun(tmp_path: Path) -> None:
     path = tmp_path / "s.zarr"
     begin_store(path, plan)
     before = tree(path)
-    with StoreWriter(path, durable=False) as writer:
+    with StoreWriter(path) as writer:
         task = next(writer.claimed())
         shard = writer.shard(task).__enter__()
         shard.write(list(features(plan, "train")[:, :4]), np.ones(4, np.uint8))
@@ -115,13 +117,61 @@ def test_a_claim_of_another_boot_is_taken_over(tmp_path: Path) -> None:
         assert [task.shard for task in writer.claimed()] == [0]
 
 
-def test_another_hosts_claim_counts_as_alive(tmp_path: Path) -> None:
+class Elsewhere:
+    """A clock whose every second something happens on another host."""
+
+    def __init__(self, each_second: Callable[[int], None]) -> None:
+        self.seconds = 0
+        self.each_second = each_second
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += int(seconds)
+        self.each_second(self.seconds)
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(lambda: float(self.seconds), self.sleep)
+
+
+@pytest.mark.parametrize("space", ["elsewhere", "another"])
+def test_a_claim_of_another_host_or_container_is_respected_while_it_beats(
+    tmp_path: Path, space: str
+) -> None:
     path = tmp_path / "s.zarr"
     begin_store(path, small_plan({"train": 8}))
-    owner = {"host": "elsewhere", "boot": "x", "pid": 1, "start": 1}
-    (path / layout.claim_object("train", 0)).write_text(json.dumps(owner))
-    with StoreWriter(path) as writer:
+    host = "elsewhere" if space == "elsewhere" else os.uname().nodename
+    owner = {"host": host, "boot": files.boot_id(), "space": space, "pid": 1, "start": 1}
+    claim = path / layout.claim_object("train", 0)
+    claim.write_text(json.dumps({**owner, "beat": "0"}))
+
+    def beat(second: int) -> None:
+        if second == 30:
+            claim.write_text(json.dumps({**owner, "beat": "1"}))
+
+    elsewhere = Elsewhere(beat)
+    with StoreWriter(path, clock=elsewhere.clock) as writer:
         assert list(writer.claimed()) == []
+        with pytest.raises(LockedError, match="written by process 1 on"):
+            writer.seal()
+    assert elsewhere.seconds == 30
+
+
+def test_a_claim_of_another_host_that_stands_still_for_ten_minutes_is_taken_over(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "s.zarr"
+    begin_store(path, small_plan({"train": 8}))
+    owner = {"host": "elsewhere", "boot": "x", "space": "y", "pid": 7, "start": 1, "beat": "3"}
+    (path / layout.claim_object("train", 0)).write_text(json.dumps(owner))
+    theirs, others = (path / layout.TMP_FOLDER / name for name in ("7-1-y-4", "8-1-y-4"))
+    theirs.write_bytes(b"half a shard")
+    others.write_bytes(b"half a shard")
+    elsewhere = Elsewhere(lambda _: None)
+    with StoreWriter(path, clock=elsewhere.clock) as writer:
+        assert [task.shard for task in writer.claimed()] == [0]
+    assert elsewhere.seconds == 600
+    assert not theirs.exists()
+    assert others.exists()
 
 
 def test_skipped_rows_keep_their_reason_in_the_commit_record(tmp_path: Path) -> None:
@@ -159,21 +209,6 @@ def test_what_a_killed_creation_left_is_cleared_by_the_next(tmp_path: Path) -> N
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted(
         [alive, elsewhere, "s.zarr"]
     )
-
-
-def test_a_claim_of_another_container_on_this_host_counts_as_alive(tmp_path: Path) -> None:
-    path = tmp_path / "s.zarr"
-    begin_store(path, small_plan({"train": 8}))
-    owner = {
-        "host": os.uname().nodename,
-        "boot": files.boot_id(),
-        "space": "another",
-        "pid": 1,
-        "start": 1,
-    }
-    (path / layout.claim_object("train", 0)).write_text(json.dumps(owner))
-    with StoreWriter(path) as writer:
-        assert list(writer.claimed()) == []
 
 
 def test_claims_that_were_not_used_are_given_back(tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+"""One lock a store: any number of writers share it, and whoever mends the store has it alone.
+
+It guards against mistakes on one machine. What several machines do to a store is safe by the commit
+protocol, which does not rest on it: not every file system locks.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from losa.errors import LockedError
+from losa.store import files
+
+log = logging.getLogger(__name__)
+_NO_LOCKS: Final = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EINVAL)
+
+
+@contextmanager
+def shared(root: Path) -> Iterator[None]:
+    """Hold a store's lock together with other writers.
+
+    Raises:
+        LockedError: somebody is mending or cleaning the store.
+    """
+    with _held(root, fcntl.LOCK_SH, "is being repaired or cleaned"):
+        yield
+
+
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Hold a store's lock alone.
+
+    Raises:
+        LockedError: somebody writes, mends or cleans the store.
+    """
+    with _held(root, fcntl.LOCK_EX, "is being written, repaired or cleaned"):
+        yield
+
+
+@contextmanager
+def _held(root: Path, kind: int, what: str) -> Iterator[None]:
+    try:
+        handle = os.open(root / ".losa", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise files.resource_error(root / ".losa", error) from error
+    try:
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockedError(root, what, "wait for the other process to end") from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise files.resource_error(root, error) from error
+            log.debug("%s cannot be locked: %s", root, error)
+        yield
+    finally:
+        os.close(handle)

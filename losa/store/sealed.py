@@ -1,0 +1,100 @@
+"""The files of a sealed store, each held against what vouches for it: the seal, or a commit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import UInt32
+
+from losa.errors import StoreError
+from losa.store import files, layout
+from losa.store.plan import Plan
+from losa.store.shardfile import FileShard, Folders, ShardTable, descriptor_limit
+
+REPAIR: Final = "run losa verify on the store; losa repair mends what it names"
+
+
+class SealedFiles:
+    """Reads files of a sealed store; safe to use from several threads at once."""
+
+    def __init__(self, path: Path, plan: Plan, sealed: Mapping[str, Any]) -> None:
+        self.path = path
+        self.plan = plan
+        self.folders = Folders(path)
+        self.shards = ShardTable(descriptor_limit())
+        self._digests: Mapping[str, str] = sealed["files"]
+        self._commits: dict[tuple[str, int], Mapping[str, Any]] = {}
+
+    def read_small(self, name: str) -> bytes:
+        """Read a file that the seal vouches for.
+
+        Raises:
+            StoreError: the file is missing or is not the one that was sealed.
+        """
+        return as_sealed(self.path / name, name, self.read_file(name), self._digests)
+
+    def read_file(self, name: str) -> bytes:
+        """Read a small file below the store's root, which no link leads to.
+
+        Raises:
+            StoreError: the file is missing, not regular, or behind a link.
+        """
+        path = self.folders.check(name)
+        return self.shards.with_room(lambda: files.read_file(path, at_most=files.MAX_TABLE_BYTES))
+
+    def committed(self, split: str, shard: int, name: str) -> bytes:
+        """A small file of a shard, compared with the shard's commit record.
+
+        Raises:
+            StoreError: the file or the commit record is missing or damaged.
+        """
+        data = self.read_file(name)
+        facts = self._commit(split, shard)["objects"].get(name, {})
+        if facts.get("sha256") != files.sha256(data):
+            raise StoreError(self.path / name, "is not the file that was committed", REPAIR)
+        return data
+
+    def checks(self, split: str, tap: int, shard: int) -> UInt32[np.ndarray, "n"]:
+        """The stored checksums of one shard's records."""
+        name = layout.check_object(split, tap, shard)
+        return np.frombuffer(self.committed(split, shard, name), dtype="<u4")
+
+    def open_shard(self, name: str, held: int, record_bytes: int) -> FileShard:
+        """Open a file of ``held`` records, whose size is looked at.
+
+        Raises:
+            StoreError: the file is missing, behind a link, or of another size.
+        """
+        file = FileShard(self.folders.check(name), record_bytes)
+        want = layout.shard_file_bytes(held, self.plan.shard_rows, record_bytes)
+        if file.nbytes != want:
+            raise StoreError(file.path, f"is {file.nbytes} bytes, not {want}", REPAIR)
+        return file
+
+    def held(self, split: str, shard: int) -> int:
+        """Rows that a shard holds."""
+        rows = self.plan.splits[split].rows
+        first, stop = layout.shard_span(shard, rows, self.plan.shard_rows)
+        return stop - first
+
+    def _commit(self, split: str, shard: int) -> Mapping[str, Any]:
+        key = (split, shard)
+        if key not in self._commits:
+            name = layout.commit_object(split, shard)
+            record = files.parse_json(self.path / name, self.read_small(name))
+            self._commits[key] = record
+        return self._commits[key]
+
+
+def as_sealed(path: Path, name: str, data: bytes, digests: Mapping[str, Any]) -> bytes:
+    """The content of a small file, whose sha256 must be the seal's.
+
+    Raises:
+        StoreError: it is another.
+    """
+    if files.sha256(data) != digests.get(name):
+        raise StoreError(path, "is not the file that was sealed", REPAIR)
+    return data

@@ -1,0 +1,176 @@
+"""Reading the rows of one split, in any order, into the caller's memory.
+
+A record's checksum is compared on its first touch; a missing row is an error, never zeros.
+
+A first touch goes through ``preadv``, where a failing disk is an error with a name. Later touches
+of a split that fits in memory copy from a mapping of the same file, which saves the system call and
+the kernel's slower copy; a mapping alone would turn a failing disk into SIGBUS.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float16, Int32, Int64, Shaped, UInt8, UInt32
+
+from losa.errors import StoreError
+from losa.features import Sample
+from losa.store import files, layout
+from losa.store.sealed import REPAIR, SealedFiles
+from losa.store.shardfile import Places, Shard
+
+Verify = Literal["first", "always", "never"]
+
+
+class SplitReader:
+    """Reads rows of one split; safe to use from several threads at once."""
+
+    def __init__(self, sealed: SealedFiles, name: str, verify: Verify) -> None:
+        plan = sealed.plan
+        self.name = name
+        self.rows = plan.splits[name].rows
+        self.spec = plan.spec
+        self.raw_dtype = np.dtype(layout.RAW_DTYPES[plan.spec.dtype])
+        self._files = sealed
+        self._shard_rows = plan.shard_rows
+        self._verify: Verify = verify
+        self._seen = {tap: np.zeros(self.rows, dtype=np.bool_) for tap in plan.spec.taps}
+        # "always" means that every read is a first touch.
+        self._is_mapped = verify == "first" and self._bytes() < _memory_bytes() // 2
+        self._checks: dict[tuple[int, int], UInt32[np.ndarray, "n"]] = {}
+
+    @cached_property
+    def labels(self) -> Int32[np.ndarray, "n"]:
+        """Label of each row."""
+        column: Int32[np.ndarray, "n"] = self._column("label", "<i4")
+        return column
+
+    @cached_property
+    def source_index(self) -> Int64[np.ndarray, "n"]:
+        """Position of each row's sample in :attr:`samples`."""
+        column: Int64[np.ndarray, "n"] = self._column("source_index", "<i8")
+        return column
+
+    @cached_property
+    def status(self) -> UInt8[np.ndarray, "n"]:
+        """1 where a row holds features; elsewhere the code of the reason why not."""
+        parts = []
+        for shard in range(layout.shard_count(self.rows, self._shard_rows)):
+            name = layout.status_object(self.name, shard)
+            data = self._files.committed(self.name, shard, name)
+            parts.append(np.frombuffer(data, dtype=np.uint8)[: self._files.held(self.name, shard)])
+        return np.concatenate(parts)
+
+    @cached_property
+    def samples(self) -> tuple[Sample, ...]:
+        """The listed samples, in the data set's order."""
+        name = layout.samples_object(self.name)
+        lines = self._files.read_small(name).splitlines()
+        path = self._files.path / name
+        rows = [files.parse_json(path, b'{"row":' + line + b"}")["row"] for line in lines]
+        return tuple(Sample(*row) for row in rows)
+
+    def read_into(
+        self,
+        rows: Int64[np.ndarray, "b"],
+        taps: tuple[int, ...],
+        out: Shaped[np.ndarray, "k b l d"],
+        scales: Float16[np.ndarray, "k b l"] | None = None,
+    ) -> None:
+        """Read the records of ``rows`` at ``taps`` into ``out``, in the order asked.
+
+        ``out`` is C-contiguous in the last two axes and of :attr:`raw_dtype`; nothing is copied on
+        the way. An int8 store also fills ``scales``, which then must be given. Precondition: rows
+        lie within the split and taps within the store.
+
+        Raises:
+            StoreError: a shard is missing or truncated, or a record fails its checksum.
+        """
+        assert (scales is not None) == (self.spec.scale_bytes > 0)
+        # By shard, so that a thread holds one of them at a time however the rows are strewn.
+        places: dict[int, list[tuple[int, int]]] = {}
+        for position, row in enumerate(rows.tolist()):
+            shard, slot = divmod(row, self._shard_rows)
+            places.setdefault(shard, []).append((position, slot))
+        for number, tap in enumerate(taps):
+            parts = [_as_bytes(out[number], self.spec.record_bytes)]
+            if scales is not None:
+                parts.append(_as_bytes(scales[number], self.spec.scale_bytes))
+            is_first = self._verify != "never" and not bool(self._seen[tap][rows].all())
+            mapped = self._is_mapped and not is_first
+            for shard, slots in places.items():
+                self._copy(tap, shard, slots, parts, mapped=mapped)
+            if is_first or self._verify == "always":
+                self._check(tap, rows, parts)
+
+    def _copy(
+        self,
+        tap: int,
+        shard: int,
+        slots: Places,
+        parts: list[UInt8[np.ndarray, "b ..."]],
+        *,
+        mapped: bool,
+    ) -> None:
+        name = layout.tokens_object(self.name, tap, shard)
+        self._open(name, shard, self.spec.record_bytes, mapped=mapped).copy(slots, parts[0])
+        if len(parts) > 1:
+            name = layout.scale_object(self.name, tap, shard)
+            self._open(name, shard, self.spec.scale_bytes, mapped=mapped).copy(slots, parts[1])
+
+    def _check(
+        self, tap: int, rows: Int64[np.ndarray, "b"], parts: list[UInt8[np.ndarray, "b ..."]]
+    ) -> None:
+        seen = self._seen[tap]
+        for position, row in enumerate(rows.tolist()):
+            if seen[row] and self._verify == "first":
+                continue
+            shard, slot = divmod(row, self._shard_rows)
+            check = 0
+            for part in parts:
+                check = zlib.crc32(part[position].data, check)
+            if check != self._check_values(tap, shard)[slot]:
+                raise StoreError(
+                    self._files.path / layout.tokens_object(self.name, tap, shard),
+                    f"row {row} does not match its checksum",
+                    REPAIR,
+                )
+        seen[rows] = True
+
+    def _check_values(self, tap: int, shard: int) -> UInt32[np.ndarray, "n"]:
+        key = (tap, shard)
+        if key not in self._checks:
+            self._checks[key] = self._files.checks(self.name, tap, shard)
+        return self._checks[key]
+
+    def _open(self, name: str, shard: int, record_bytes: int, *, mapped: bool) -> Shard:
+        held = self._files.held(self.name, shard)
+        if not mapped:
+            return self._files.shards.take(
+                (name, False), lambda: self._files.open_shard(name, held, record_bytes)
+            )
+        return self._files.shards.take((name, True), lambda: self._map(name, held, record_bytes))
+
+    def _map(self, name: str, held: int, record_bytes: int) -> Shard:
+        mapped = self._files.open_shard(name, held, record_bytes).mapped(held)
+        self._files.shards.discard((name, False))
+        return mapped
+
+    def _bytes(self) -> int:
+        return self.rows * self.spec.sample_bytes
+
+    def _column(self, name: str, dtype: str) -> Any:
+        data = self._files.read_small(f"{self.name}/sample/{name}/c.0")
+        return np.frombuffer(data, dtype=dtype)
+
+
+def _as_bytes(plane: Shaped[np.ndarray, "b ..."], size: int) -> UInt8[np.ndarray, "b ..."]:
+    return plane.view(np.uint8).reshape(len(plane), size)
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
