@@ -171,7 +171,7 @@ def has_tensorstore() -> bool:
 
 
 def tensorstore(path: Path, taps: Sequence[int], threads: int) -> Reads:
-    """tensorstore's zarr3 driver on the store's own files, its index cached."""
+    """The zarr3 driver of tensorstore on the store's own files, its index cached."""
     arrays = [open_tensorstore(path / layout.tokens_path("train", tap), threads) for tap in taps]
 
     def fill(rows: Rows, tap: int, out: np.ndarray) -> None:

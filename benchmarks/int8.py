@@ -2,8 +2,9 @@
 
 Method: the textile pictures (800 train, 200 val, 1,000 test; ``--images`` takes fewer in the same
 shares) are extracted three times with the demo's DINOv2 ViT-S/14, which gives the same features
-bit by bit, into a float32, a float16 and an int8 store. Calibration sees train alone; signal-to-noise
-is that of test. LoSA then trains with the default recipe on float16 and on int8, seed by seed.
+bit by bit, into a float32, a float16 and an int8 store. Calibration sees train alone; the
+signal-to-noise is that of test. LoSA then trains with the default recipe on float16 and on int8,
+seed by seed.
 
 Reported: bytes of the whole int8 store over those of the float16 store; 10 log10 of the sum of
 squares over the sum of squared errors, of each token (median) and of each channel (5th percentile),
@@ -80,19 +81,16 @@ class NoiseSums:
         """What was seen so far."""
         variation = self._signal - self._mean**2 / self._count
         decibels = (
-            10 * np.log10(ratio)
-            for ratio in (
-                np.median(np.concatenate(self._tokens)),
-                np.percentile(self._signal / self._error, 5),
-                np.percentile(variation / self._error, 5),
-            )
+            np.median(10 * np.log10(np.concatenate(self._tokens))),
+            np.percentile(10 * np.log10(self._signal / self._error), 5),
+            np.percentile(10 * np.log10(variation / self._error), 5),
         )
         return Noise(tap, *(round(float(value), 2) for value in decibels))
 
 
 def main(argv: list[str]) -> int:
     """Measure; returns the exit code."""
-    options = _options(argv)
+    options = options_of(argv)
     try:
         if options.images < FEWEST_IMAGES or options.seeds < 1:
             todo = f"use {FEWEST_IMAGES} images and 1 seed or more"
@@ -211,7 +209,7 @@ def _pictures(options: argparse.Namespace) -> Path:
     return folder
 
 
-def _options(argv: list[str]) -> argparse.Namespace:
+def options_of(argv: list[str]) -> argparse.Namespace:
     """Parse the flags."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks int8")
     parser.add_argument("--images", type=int, default=sum(COUNTS.values()))

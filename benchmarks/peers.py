@@ -72,7 +72,7 @@ def write_files(path: Path, planes: np.ndarray) -> None:
 
 
 def write_tensorstore(path: Path, planes: np.ndarray, shard_rows: int) -> None:
-    """tensorstore's zarr3 driver, a whole shard a call."""
+    """The zarr3 driver of tensorstore, a whole shard a call."""
     for tap, plane in enumerate(planes):
         inner = {
             "chunk_shape": [1, *plane.shape[1:]],

@@ -54,9 +54,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def measure(
-    folder: Path, planes: np.ndarray, *, rounds_: int, threads: int
-) -> dict[str, object]:
+def measure(folder: Path, planes: np.ndarray, *, rounds_: int, threads: int) -> dict[str, object]:
     """Seconds an epoch of each contender, and losa's ratios."""
     count = planes.shape[1]
     permutation = np.random.default_rng(1).permutation(count)

@@ -7,8 +7,9 @@ Method: a float16 store shaped like ViT-B/16's tokens; each contender fills the 
 ``[k b l d]`` buffers with the same number of threads, in interleaved rounds. Before a cold round
 every file is written back (``fdatasync``) and dropped from the page cache
 (``posix_fadvise(DONTNEED)``), and every reader is opened anew, because pages that a mapping holds
-stay where they are; how much of a cold round came off the disk is counted by the kernel; a
-round below 95 % is repeated, and the shares are listed. Cold rounds need ``--dir`` on a disk: in a tmpfs nothing is ever cold.
+stay where they are; how much of a cold round came off the disk is counted by the kernel, a round
+below 95 % is repeated, and the shares are listed. Cold rounds need ``--dir`` on a disk: in a tmpfs
+nothing is ever cold.
 Ratio against: memmap (warm, target >= 0.95) and preadv (cold, target >= 0.9). Warm, checksums were
 compared in a first pass; cold, ``losa`` compares them, as a first epoch does, and ``losa, compared
 before`` is a later epoch of a store larger than memory.

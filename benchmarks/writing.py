@@ -21,8 +21,10 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
 import numpy as np
 
@@ -90,7 +92,7 @@ class Writing:
             BARE_NONE: lambda: self._bare(0),
         }
         for name, write in peers.writers(shard_rows).items():
-            found[name] = lambda write=write: self._seconds(write)
+            found[name] = partial(self._seconds, write)
         return found
 
     def _seconds(self, write: Callable[[Path, np.ndarray], Any]) -> float:
@@ -123,19 +125,21 @@ class Writing:
             for first in range(0, planes.shape[1], self._plan.shard_rows):
                 rows = planes[:, first : first + self._plan.shard_rows]
                 names = [path / f"{first}-{tap}" for tap in range(len(rows))]
-                list(pool.map(lambda name, tap: write_plane(name, tap, syncs > 0), names, rows))
+                list(
+                    pool.map(lambda name, tap: write_plane(name, tap, sync=syncs > 0), names, rows)
+                )
         left = syncs - len(self._token_files)
         for number, size in enumerate(self._small):
             share = left * (number + 1) // len(self._small) - left * number // len(self._small)
             write_small(path / f"small-{number}", size, share)
 
 
-def write_plane(path: Path, plane: np.ndarray, sync: bool) -> None:
+def write_plane(path: Path, plane: np.ndarray, *, sync: bool) -> None:
     """A token file: a batch a call, then its index and at most one sync."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT)
     try:
         for first in range(0, len(plane), BATCH):
-            write_whole(handle, memoryview(plane[first : first + BATCH].view(np.uint8).reshape(-1)))
+            write_whole(handle, plane[first : first + BATCH].view(np.uint8).reshape(-1).data)
         write_whole(handle, memoryview(bytes(16 * len(plane) + 4)))
         if sync:
             os.fsync(handle)
@@ -175,7 +179,6 @@ def sizes(path: Path) -> dict[str, int]:
 def counted_syncs() -> Iterator[list[int]]:
     """Every call of ``os.fsync`` and ``os.fdatasync`` meanwhile."""
     calls: list[int] = []
-    real = os.fsync, os.fdatasync
 
     def counting(call: Callable[[Any], None]) -> Callable[[Any], None]:
         def counted(handle: int) -> None:
@@ -184,16 +187,11 @@ def counted_syncs() -> Iterator[list[int]]:
 
         return counted
 
-    os.fsync, os.fdatasync = counting(real[0]), counting(real[1])
-    try:
+    with patch("os.fsync", counting(os.fsync)), patch("os.fdatasync", counting(os.fdatasync)):
         yield calls
-    finally:
-        os.fsync, os.fdatasync = real
 
 
-def report(
-    times: rounds.Times, nbytes: int, count: int, forward_ms: list[float]
-) -> dict[str, Any]:
+def report(times: rounds.Times, nbytes: int, count: int, forward_ms: list[float]) -> dict[str, Any]:
     """The table, the ratios, and what durability costs."""
     note(f"{nbytes / 1e6:.0f} MB written")
     seconds = rounds.table(times, nbytes)

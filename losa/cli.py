@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from losa import console
+from losa import console, verbs
 from losa.config import AdaptConfig, Config, ExtractConfig, checked
-from losa.errors import LosaError, MismatchError, SkippedError, StoreError, UsageError
+from losa.errors import LosaError, MismatchError, SkippedError, UsageError
 from losa.version import __version__
 
 app = typer.Typer(
@@ -285,40 +285,7 @@ def predict(
         raise SkippedError(failed[0]["path"], failed[0]["error"] + more, "mend or leave it out")
 
 
-@app.command(epilog="Example: losa inspect photos.zarr")
-def inspect(store: Annotated[Path, typer.Argument(help="A store, sealed or not.")]) -> None:
-    """Say what a store holds and how far it has come."""
-    from losa.store.inspect import describe_store
-
-    found = describe_store(store)
-    for name in ("store_id", "sealed", "dataset", "classes", "token_bytes"):
-        console.note(f"{name:12} {found[name]}")
-    console.note(f"{'model':12} {found['backbone']['model']}, taps {found['features']['taps']}")
-    rows = [(name, *item.values()) for name, item in found["splits"].items()]
-    console.show_table(rows, ("split", "rows", "shards", "committed"))
-    console.show_result(found)
-
-
-@app.command(epilog="Example: losa verify photos.zarr --quick")
-def verify(
-    store: Annotated[Path, typer.Argument(help="A sealed store.")],
-    quick: Annotated[bool, typer.Option("--quick", help="Do not read the records.")] = False,
-) -> None:
-    """Look for damage: every file there, whole, and the one that was written."""
-    from losa.store.verify import verify_store
-
-    with console.bytes_bar() as progress:
-        problems = verify_store(store, deep=not quick, progress=progress)
-    for problem in problems:
-        console.note(console.clean(f"{problem.path}: {problem.what}"))
-    listed = [{"path": problem.path, "what": problem.what} for problem in problems]
-    console.show_result({"store": str(store), "sound": not problems, "problems": listed})
-    if problems:
-        first = problems[0]
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise StoreError(
-            store / first.path, first.what + more, "extract the store again, or restore the file"
-        )
+verbs.add_to(app)
 
 
 @app.command()

@@ -37,7 +37,8 @@ from losa.store.claims import ShardTask
 from losa.store.order import row_order
 from losa.store.plan import Numerics, SplitPlan, check_same_identity, check_same_numerics
 from losa.store.reader import check_format
-from losa.store.shardwriter import OK_STATUS, ShardWriter
+from losa.store.sealed import OK_STATUS
+from losa.store.shardwriter import ShardWriter
 from losa.store.space import check_space
 
 logger = logging.getLogger(__name__)
@@ -192,7 +193,11 @@ class _Job:
     def report(self, store_id: str, computed: int, seconds: float) -> dict[str, Any]:
         """What was done, as the command prints it; kept beside the store if rows were computed."""
         path = self.config.store
-        splits: dict[str, Any] = files.read_json(path / layout.SEALED_OBJECT)["splits"]
+        sealed = files.read_json(path / layout.SEALED_OBJECT)["splits"]
+        splits = {
+            name: {key: facts[key] for key in ("rows", "ok", "shards")}
+            for name, facts in sealed.items()
+        }
         rows = sum(split["rows"] for split in splits.values())
         skipped = rows - sum(split["ok"] for split in splits.values())
         result = {

@@ -19,7 +19,7 @@ from losa.extract.decode import DecodePool
 from losa.extract.images import EXTENSIONS
 from losa.live.backbone import LivePipeline, Workers, decode_workers
 from losa.store import Store, open_store
-from losa.store.shardwriter import OK_STATUS
+from losa.store.sealed import OK_STATUS
 
 EXACT_TOLERANCE: Final = 1e-4
 HALF_TOLERANCE: Final = 1e-2

@@ -27,26 +27,91 @@ def epoch_order(
     block: int = BLOCK_ROWS,
     window: int = WINDOW_BLOCKS,
 ) -> Int64[np.ndarray, "n"]:
-    """The rows in the order of one epoch: blocks are permuted, then rows within windows of blocks.
-
-    Neighbouring rows stay near each other in time, so that a store larger than memory is read in
-    long runs, while a window mixes ``block * window`` rows; the store's own order is random.
-
-    Source: CorgiPile (arXiv 2206.05830), with the offline shuffle of Corgi^2 (arXiv 2309.01640).
+    """The rows in the order of one epoch; see :class:`EpochOrder`, whose whole this is.
 
     Example:
         >>> order = epoch_order(np.arange(1000), seed=0, epoch=3)
         >>> sorted(order.tolist()) == list(range(1000))
         True
     """
-    blocks = -(-len(rows) // block)
-    pieces = []
-    shuffled = _permutation(blocks, seed, 2 * epoch)
-    for number, start in enumerate(range(0, blocks, window)):
-        members = [rows[i * block : (i + 1) * block] for i in shuffled[start : start + window]]
-        joined = np.concatenate(members)
-        pieces.append(joined[_permutation(len(joined), seed, 2 * epoch + 1, number)])
-    return np.concatenate(pieces) if pieces else rows[:0]
+    return EpochOrder(rows, seed, epoch, block, window).part(0, len(rows))
+
+
+class EpochOrder:
+    """The order of one epoch: blocks of rows are permuted, then rows within windows of blocks.
+
+    Neighbouring rows stay near each other in time, so that a store larger than memory is read in
+    long runs, while a window mixes ``block * window`` rows; the store's own order is random. A
+    window is worked out when it is asked for: to begin anywhere costs the same as at the start.
+
+    Source: CorgiPile (arXiv 2206.05830), with the offline shuffle of Corgi^2 (arXiv 2309.01640).
+
+    Args:
+        rows: the rows of the epoch, ascending.
+        seed: of the run; with ``epoch`` it decides the order.
+        epoch: counted from zero.
+        block: rows that stay together.
+        window: blocks that are mixed with each other.
+    """
+
+    def __init__(
+        self,
+        rows: Int64[np.ndarray, "n"],
+        seed: int,
+        epoch: int,
+        block: int = BLOCK_ROWS,
+        window: int = WINDOW_BLOCKS,
+    ) -> None:
+        self.rows = rows
+        self._seed = seed
+        self._epoch = epoch
+        self._block = block
+        self._window = window
+        blocks = -(-len(rows) // block)
+        self._shuffled = _permutation(blocks, seed, 2 * epoch)
+        self.windows = -(-blocks // window)
+        # The last block may be short, and so may the one window that it has got into.
+        self._lacking = blocks * block - len(rows)
+        place = np.flatnonzero(self._shuffled == blocks - 1)
+        self._short = int(place.sum()) // window
+        self._latest: tuple[int, Int64[np.ndarray, "n"]] = (-1, rows[:0])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def part(self, start: int, stop: int) -> Int64[np.ndarray, "b"]:
+        """The rows at positions ``start`` to ``stop`` of the epoch."""
+        stop = min(stop, len(self.rows))
+        pieces = [self.rows[:0]]
+        while start < stop:
+            number = self.window_at(start)
+            first, end = self._first(number), min(stop, self._first(number + 1))
+            pieces.append(self.window(number)[start - first : end - first])
+            start = end
+        return np.concatenate(pieces)
+
+    def window_at(self, position: int) -> int:
+        """The window that a position of the epoch lies in."""
+        number = position // (self._block * self._window)
+        return number + (position >= self._first(number + 1))
+
+    def window(self, number: int) -> Int64[np.ndarray, "b"]:
+        """The rows of one window, in their order."""
+        if self._latest[0] != number:
+            joined = self.members(number)
+            mixed = _permutation(len(joined), self._seed, 2 * self._epoch + 1, number)
+            self._latest = (number, joined[mixed])
+        return self._latest[1]
+
+    def members(self, number: int) -> Int64[np.ndarray, "b"]:
+        """The rows of one window, not mixed yet: its blocks one after another."""
+        blocks = self._shuffled[number * self._window : (number + 1) * self._window]
+        return np.concatenate([self.rows[i * self._block : (i + 1) * self._block] for i in blocks])
+
+    def _first(self, number: int) -> int:
+        """Position of a window's first row."""
+        first = number * self._window * self._block
+        return min(len(self.rows), first - (self._lacking if number > self._short else 0))
 
 
 def _permutation(length: int, seed: int, stream: int, substream: int = 0) -> Int64[np.ndarray, "n"]:

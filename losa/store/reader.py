@@ -17,6 +17,7 @@ from losa.errors import StoreError
 from losa.features import FeatureSpec
 from losa.store import files, layout
 from losa.store.plan import FORMAT_MAJOR, Plan
+from losa.store.seal import seal_digest
 from losa.store.sealed import REPAIR, SealedFiles, as_sealed
 from losa.store.shardfile import Folders
 from losa.store.skeleton import statistics_of
@@ -54,7 +55,8 @@ def open_store(path: Path | str, *, verify: Verify = "first") -> Store:
     sealed_bytes = files.read_file(sealed_path)
     sealed = files.parse_json(sealed_path, sealed_bytes)
     digests = sealed.get("files")
-    if files.canonical_json(sealed) != sealed_bytes or not isinstance(digests, dict):
+    is_ours = files.canonical_json(sealed) == sealed_bytes
+    if not (is_ours and isinstance(digests, dict) and sealed.get("digest") == seal_digest(sealed)):
         raise StoreError(sealed_path, "is not as losa writes it", REPAIR)
     plan_bytes = as_sealed(plan_path, layout.PLAN_OBJECT, files.read_file(plan_path), digests)
     plan = Plan.from_json(files.parse_json(plan_path, plan_bytes), plan_path)

@@ -5,6 +5,7 @@ Source: docs/store-format.md, section "Sealing".
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,7 +45,9 @@ def seal_bytes(root: Path, plan: Plan) -> bytes:
             for shard in range(layout.shard_count(item.rows, plan.shard_rows))
         ]
         ok = sum(record["ok"] for record in records)
-        splits[split] = {"rows": item.rows, "ok": ok, "shards": len(records)}
+        skipped = [[row["row"], row["code"]] for record in records for row in record["skipped"]]
+        facts = {"rows": item.rows, "ok": ok, "shards": len(records), "skipped": skipped}
+        splits[split] = facts
     digests = {
         name: files.sha256(files.read_file(root / name, at_most=files.MAX_TABLE_BYTES))
         for name in small_objects(plan)
@@ -55,7 +58,13 @@ def seal_bytes(root: Path, plan: Plan) -> bytes:
         "splits": splits,
         "files": digests,
     }
-    return files.canonical_json(sealed)
+    return files.canonical_json({**sealed, "digest": seal_digest(sealed)})
+
+
+def seal_digest(sealed: Mapping[str, Any]) -> str:
+    """What a seal says of itself, for nothing else vouches for it."""
+    content = {name: value for name, value in sealed.items() if name != "digest"}
+    return files.sha256(files.canonical_json(content))
 
 
 def sealed_root_bytes(plan: Plan) -> bytes:

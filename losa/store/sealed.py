@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import UInt32
+from jaxtyping import UInt8, UInt32
 
 from losa.errors import StoreError
 from losa.store import files, layout
 from losa.store.plan import Plan
 from losa.store.shardfile import FileShard, Folders, ShardTable, descriptor_limit
+
+OK_STATUS: Final = 1
+"""Status of a row that holds features."""
 
 REPAIR: Final = "run losa verify on the store; losa repair mends what it names"
 
@@ -25,6 +28,7 @@ class SealedFiles:
         self.plan = plan
         self.folders = Folders(path)
         self.shards = ShardTable(descriptor_limit())
+        self._sealed = sealed
         self._digests: Mapping[str, str] = sealed["files"]
         self._commits: dict[tuple[str, int], Mapping[str, Any]] = {}
 
@@ -73,6 +77,26 @@ class SealedFiles:
         if file.nbytes != want:
             raise StoreError(file.path, f"is {file.nbytes} bytes, not {want}", REPAIR)
         return file
+
+    def status(self, split: str) -> UInt8[np.ndarray, "n"]:
+        """Status of each row of a split, as the seal sums it up: no file of a shard is opened.
+
+        Raises:
+            StoreError: the seal is not as losa writes it.
+        """
+        rows = self.plan.splits[split].rows
+        status = np.full(rows, OK_STATUS, dtype=np.uint8)
+        try:
+            skipped = np.array(self._sealed["splits"][split]["skipped"], dtype=np.int64)
+            row, code = skipped.reshape(-1, 2).T
+            status[row] = code.astype(np.uint8)
+            is_sound = bool(((row >= 0) & (code > OK_STATUS) & (status[row] == code)).all())
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError):
+            is_sound = False
+        if not is_sound:
+            what = f"does not say which rows of {split} were skipped"
+            raise StoreError(self.path / layout.SEALED_OBJECT, what, REPAIR)
+        return status
 
     def held(self, split: str, shard: int) -> int:
         """Rows that a shard holds."""

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float16, Shaped, UInt8
@@ -22,8 +22,8 @@ from losa.errors import LosaError
 from losa.store import files, layout, system
 from losa.store.claims import Claims, ShardTask
 from losa.store.plan import Plan
+from losa.store.sealed import OK_STATUS
 
-OK_STATUS: Final = 1
 log = logging.getLogger(__name__)
 
 

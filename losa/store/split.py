@@ -58,12 +58,7 @@ class SplitReader:
     @cached_property
     def status(self) -> UInt8[np.ndarray, "n"]:
         """1 where a row holds features; elsewhere the code of the reason why not."""
-        parts = []
-        for shard in range(layout.shard_count(self.rows, self._shard_rows)):
-            name = layout.status_object(self.name, shard)
-            data = self._files.committed(self.name, shard, name)
-            parts.append(np.frombuffer(data, dtype=np.uint8)[: self._files.held(self.name, shard)])
-        return np.concatenate(parts)
+        return self._files.status(self.name)
 
     @cached_property
     def samples(self) -> tuple[Sample, ...]:

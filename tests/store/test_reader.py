@@ -121,7 +121,6 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "flipped bit": (SHARD, flip, rf"{SHARD}: row 8 does not match its checksum"),
     "changed check": ("train/check/tap03/c.1", flip, r"check/tap03/c\.1: is not the file"),
     "changed labels": ("train/sample/label/c.0", flip, r"label/c\.0: is not the file"),
-    "changed status": ("train/sample/status/c.0", flip, r"status/c\.0: is not the file"),
     "changed plan": (layout.PLAN_OBJECT, flip, r"plan\.json: is not the file"),
     "changed commit": (layout.commit_object("train", 1), flip, r"000001\.json: is not"),
     "cut seal": (layout.SEALED_OBJECT, truncate, r"sealed\.json: is not as losa writes it"),

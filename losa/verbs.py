@@ -1,0 +1,194 @@
+"""The verbs of a store on the command line: look at, check, mend, clean, compare, hand on.
+
+Whatever changes a store says first what it would do, and does it with ``--yes``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from losa import console
+from losa.errors import MismatchError, StoreError, UsageError
+
+_STORE = typer.Argument(help="A store.")
+_YES = typer.Option("--yes", help="Do it. Without, only say what would be done.")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add every verb of this module to the command line."""
+    for verb, example in (
+        (inspect, "losa inspect photos.zarr"),
+        (verify, "losa verify photos.zarr --quick"),
+        (repair, "losa repair photos.zarr --yes"),
+        (gc, "losa gc photos.zarr --older-than 0 --yes"),
+        (diff, "losa diff photos.zarr copy.zarr"),
+        (export, "losa export photos.zarr --out photos.h5"),
+        (import_, "losa import photos.h5 --store photos.zarr"),
+    ):
+        app.command(verb.__name__.rstrip("_"), epilog=f"Example: {example}")(verb)
+
+
+def inspect(
+    store: Annotated[Path, typer.Argument(help="A store, sealed or not.")],
+) -> None:
+    """Say what a store holds and how far it has come."""
+    from losa.store.inspect import describe_store
+
+    found = describe_store(store)
+    for name in ("store_id", "sealed", "dataset", "classes", "token_bytes"):
+        console.note(f"{name:12} {found[name]}")
+    console.note(f"{'model':12} {found['backbone']['model']}, taps {found['features']['taps']}")
+    rows = [(name, *item.values()) for name, item in found["splits"].items()]
+    console.show_table(rows, ("split", "rows", "shards", "committed"))
+    console.show_result(found)
+
+
+def verify(
+    store: Annotated[Path, _STORE],
+    quick: Annotated[bool, typer.Option("--quick", help="Do not read the records.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every record (the default).")] = False,
+    recompute: Annotated[
+        int | None,
+        typer.Option(min=1, help="Also extract so many random rows again, and compare."),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="With --recompute: the folder that the samples' paths lie below."),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="With --recompute: the backbone's weights.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="With --recompute: which rows.")] = 0,
+    device: Annotated[str, typer.Option(help="With --recompute: auto, cpu, cuda:0.")] = "auto",
+) -> None:
+    """Look for damage: every file there, whole, and the one that was written."""
+    from losa.store.verify import verify_store
+
+    if quick and deep:
+        raise UsageError("--quick", "does not go with --deep", "give one of them")
+    raw = {"--images": images, "--weights": weights}
+    for flag, value in raw.items():
+        if value is not None and recompute is None:
+            raise UsageError(flag, "needs --recompute", "a store is checked without it")
+    with console.bytes_bar() as progress:
+        problems = verify_store(store, deep=not quick, progress=progress)
+    for problem in problems:
+        console.note(console.clean(f"{problem.path}: {problem.what}"))
+    listed = [{"path": problem.path, "what": problem.what} for problem in problems]
+    result: dict[str, Any] = {"store": str(store), "sound": not problems, "problems": listed}
+    if recompute is not None and not problems:
+        from losa.extract.recompute import RecomputeRequest, recompute_rows
+
+        request = RecomputeRequest(store, recompute, images, weights, seed, device)
+        result["recomputed"] = recompute_rows(request)
+    console.show_result(result)
+    if problems:
+        first = problems[0]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        todo = "see what losa repair would do"
+        raise StoreError(store / first.path, first.what + more, todo)
+    found = result.get("recomputed")
+    if found and not found["within"]:
+        what = f"{found['failed']} of {found['rows']} rows come out otherwise"
+        causes = "check weights, preprocessing and files; see the JSON line"
+        raise MismatchError(store, f"{what} (worst relative L2 {found['worst']:.3g})", causes)
+
+
+def repair(
+    store: Annotated[Path, _STORE],
+    yes: Annotated[bool, _YES] = False,
+) -> None:
+    """Mend what can be derived, and set aside what must be extracted again."""
+    from losa.store.repair import repair_store
+
+    with console.bytes_bar() as progress:
+        done = repair_store(store, act=yes, progress=progress)
+    result = {"store": str(store), "done": yes, **done.to_json()}
+    rows = [(action["act"], action["path"], action["why"]) for action in result["actions"]]
+    if rows:
+        console.show_table(rows, ("act", "path", "why"))
+    console.show_result(result)
+    if rows and not yes:
+        console.note("losa: nothing was changed; give --yes to do it")
+
+
+def gc(
+    store: Annotated[Path, _STORE],
+    older_than: Annotated[
+        float, typer.Option(min=0, help="Days that what repair set aside is kept.")
+    ] = 7.0,
+    yes: Annotated[bool, _YES] = False,
+) -> None:
+    """Remove what dead processes left, and what repair set aside long ago."""
+    from losa.store.cleaning import clean_store
+
+    done = clean_store(store, older_than_days=older_than, act=yes)
+    result = {"store": str(store), "done": yes, **done.to_json()}
+    rows = [(item["path"], item["bytes"], item["why"]) for item in result["removed"]]
+    if rows:
+        console.show_table(rows, ("path", "bytes", "why"))
+    console.show_result(result)
+    if rows and not yes:
+        console.note("losa: nothing was removed; give --yes to do it")
+
+
+def diff(
+    left: Annotated[Path, typer.Argument(help="A sealed store.")],
+    right: Annotated[Path, typer.Argument(help="Another one.")],
+    rtol: Annotated[
+        float, typer.Option(min=0, help="Relative L2 distance of a tap that still counts as equal.")
+    ] = 0.0,
+) -> None:
+    """Compare two stores, record by record, in true units; exit code 5 when they differ."""
+    from losa.store.comparing import compare_stores
+
+    with console.bytes_bar() as progress:
+        found = compare_stores(left, right, rtol=rtol, progress=progress).to_json()
+    columns = ("split", "tap", "rows", "identical", "max_abs", "relative_l2", "least_cosine")
+    console.show_table([tuple(row[name] for name in columns) for row in found["taps"]], columns)
+    for line in found["plan"]:
+        console.note(console.clean(line))
+    console.show_result({"left": str(left), "right": str(right), **found})
+    if not (found["identical"] or (rtol and found["within"])):
+        what = f"differs from {left}"
+        raise MismatchError(right, what, "see the table, or give a larger --rtol")
+
+
+def export(
+    store: Annotated[Path, typer.Argument(help="A sealed store.")],
+    out: Annotated[Path, typer.Option(help="The HDF5 file to write.")],
+    taps: Annotated[str, typer.Option(help="all, last:N, every:N or 3,7,11.")] = "all",
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="Splits, repeatable. Default: all.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+) -> None:
+    """Write a store, or some of its taps and splits, to one HDF5 file."""
+    from losa.store.exchange import export_store
+
+    splits = tuple(split) if split else None
+    with console.bytes_bar() as progress:
+        result = export_store(
+            store, out, taps=taps, splits=splits, overwrite=overwrite, progress=progress
+        )
+    console.show_result(result)
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(help="An HDF5 file of losa export.")],
+    store: Annotated[Path, typer.Option(help="The store to write.")],
+    durability: Annotated[
+        str, typer.Option(help="full syncs every shard to disk; none does not.")
+    ] = "full",
+) -> None:
+    """Write a store from an HDF5 file; the same command resumes."""
+    from losa.store.exchange import import_store
+
+    if durability not in ("full", "none"):
+        raise UsageError("--durability", f"{durability!r} is unknown", "give full or none")
+    with console.bytes_bar() as progress:
+        result = import_store(file, store, durable=durability == "full", progress=progress)
+    console.show_result(result)
