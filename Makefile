@@ -56,6 +56,12 @@ imports: setup  ## Check that imports point down
 
 bench: setup  ## Run the benchmarks and write benchmarks/results/
 	$(BIN)/python -m benchmarks reader
+	$(BIN)/python -m benchmarks sequential
+	$(BIN)/python -m benchmarks writing
+	$(BIN)/python -m benchmarks memory
+	$(BIN)/python -m benchmarks opening
+	$(BIN)/python -m benchmarks mixing
+	$(BIN)/python -m benchmarks verifying
 	$(BIN)/python -m benchmarks tasks
 
 clean:  ## Remove caches and what the demo made; keep the environment

@@ -28,11 +28,13 @@ import numpy as np
 from benchmarks.record import note, publish
 from benchmarks.stores import BATCH, VIT_B, begin, random_plan, scratch
 
+ROOT: Final = Path(__file__).parents[1]
 STATUS: Final = "/proc/{}/status"
 PREFETCH: Final = 2
 ALLOWED: Final = 64 * 10**6
 SHARD_ROWS: Final = 64
 EPOCHS: Final = 2
+MODULES: Final = {"extract": "losa.extract.run", "adapt": "losa.adapt.train"}
 LOSA: Final = (sys.executable, "-m", "losa")
 
 
@@ -65,7 +67,7 @@ def in_child(child: str, folder: Path, rows: int) -> dict[str, int]:
     """Run one measurement in a process of its own."""
     arguments = ["--child", child, "--dir", str(folder), "--rows", str(rows)]
     command = [sys.executable, "-m", "benchmarks", "memory", *arguments]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, int] = json.loads(done.stdout)
     return result
 
@@ -136,7 +138,8 @@ CHILDREN: Final = {"write": write_child, "read": read_child}
 
 def commands(folder: Path, images: int, times: int) -> dict[str, Any]:
     """``extract`` and ``adapt`` on images of noise, few and many."""
-    seen: dict[str, list[dict[str, int]]] = {"extract": [], "adapt": []}
+    imports = {name: after_imports(module) for name, module in MODULES.items()}
+    seen: dict[str, list[dict[str, int]]] = {name: [] for name in MODULES}
     for count in (images, images * times):
         pictures = folder / f"pictures-{count}"
         draw(pictures, count)
@@ -144,9 +147,11 @@ def commands(folder: Path, images: int, times: int) -> dict[str, Any]:
         model = ("--model", "vit_tiny_patch16_224", "--weights", "random", "--img-size", "32")
         data = ("--dataset", f"folder:{pictures}", "--store", str(store), "--device", "cpu")
         sizes = ("--batch-size", str(BATCH))
-        seen["extract"].append(watch((*LOSA, "extract", *model, *data, *sizes)))
+        peak = watch((*LOSA, "extract", *model, *data, *sizes))
+        seen["extract"].append({"imports": imports["extract"], "peak": peak})
         training = ("--store", str(store), "--out", str(run), "--epochs", "2", "--device", "cpu")
-        seen["adapt"].append(watch((*LOSA, "adapt", *training)))
+        peak = watch((*LOSA, "adapt", *training))
+        seen["adapt"].append({"imports": imports["adapt"], "peak": peak})
     return {name: compared(name, *pair) for name, pair in seen.items()}
 
 
@@ -162,29 +167,26 @@ def draw(folder: Path, count: int) -> None:
         Image.fromarray(pixels).save(path / f"{number}.png")
 
 
-def watch(command: Sequence[str]) -> dict[str, int]:
-    """The most anonymous memory a command ever held; its imports are torch's and timm's."""
-    bare = (sys.executable, "-c", "import losa.adapt.train, losa.extract.run; input()")
-    with subprocess.Popen(bare, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
-        imports = settled(process)
-        process.communicate(b"\n")
+def watch(command: Sequence[str]) -> int:
+    """The most anonymous memory that a command ever held."""
     quiet = subprocess.DEVNULL
-    with subprocess.Popen(command, stdout=quiet, stderr=quiet) as process:
-        peak = 0
+    peak = 0
+    with subprocess.Popen(command, cwd=ROOT, stdout=quiet, stderr=quiet) as process:
         while process.poll() is None:
             peak = max(peak, anonymous(process.pid))
             time.sleep(0.02)
-        if process.returncode:
-            raise subprocess.CalledProcessError(process.returncode, list(command))
-    return {"imports": imports, "peak": peak}
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, list(command))
+    return peak
 
 
-def settled(process: subprocess.Popen[bytes]) -> int:
-    """Anonymous memory of a process once it has stopped growing and waits for input."""
-    last, same = 0, 0
-    while same < 10:
-        time.sleep(0.1)
-        now = anonymous(process.pid)
-        same = same + 1 if now == last and now > 2**25 else 0
-        last = now
-    return last
+def after_imports(module: str) -> int:
+    """Anonymous memory of a process that has imported a module and does nothing."""
+    command = (sys.executable, "-c", f"import {module}; print(flush=True); input()")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        found = anonymous(process.pid)
+        process.communicate(b"\n")
+    return found

@@ -30,6 +30,7 @@ from losa.features import FeatureSpec, TokenGrid
 if TYPE_CHECKING:
     from losa.adapt.loader import FeatureLoader
 
+ROOT: Final = Path(__file__).parents[1]
 SHARD_ROWS: Final = 8
 BATCH: Final = 32
 MANY: Final = 1_000_000
@@ -74,7 +75,7 @@ def main(argv: list[str]) -> int:
 def in_child(child: str, path: Path) -> dict[str, float]:
     """Run one measurement in a process of its own."""
     command = [sys.executable, "-m", "benchmarks", "opening", "--child", child, "--dir", str(path)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, float] = json.loads(done.stdout)
     return result
 

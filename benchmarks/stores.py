@@ -24,7 +24,7 @@ BATCH: Final = 32
 @contextmanager
 def scratch(folder: Path | None) -> Iterator[Path]:
     """A new folder below ``folder`` (the system's own for temporary files), removed at the end."""
-    path = Path(tempfile.mkdtemp(prefix="losa-bench-", dir=folder))
+    path = Path(tempfile.mkdtemp(prefix="losa-bench-", dir=folder)).resolve()
     try:
         yield path
     finally:

@@ -31,7 +31,7 @@ import numpy as np
 from benchmarks import peers, rounds
 from benchmarks.record import note, publish
 from benchmarks.stores import BATCH, VIT_B, begin, fill, random_plan, random_planes, scratch
-from losa.store import Plan, layout
+from losa.store import Plan
 
 FULL, NONE = "losa, --durability full", "losa, --durability none"
 BARE_FULL, BARE_NONE = "bare writes, same syncs", "bare writes, no sync"
@@ -76,10 +76,9 @@ class Writing:
         with counted_syncs() as syncs:
             fill(path, planes, durable=True)
         self.syncs = len(syncs)
-        self._small = [size for name, size in sizes(path).items() if name not in before]
-        tokens = layout.tokens_object("train", VIT_B.taps[0], 0)
-        self._token_files = [size for size in self._small if size >= sizes(path)[tokens] // 2]
-        self._small = [size for size in self._small if size < sizes(path)[tokens] // 2]
+        new = {name: size for name, size in sizes(path).items() if name not in before}
+        self.token_files = [size for name, size in new.items() if "/tokens/" in name]
+        self.small = [size for name, size in new.items() if "/tokens/" not in name]
         shutil.rmtree(path)
 
     def contenders(self) -> dict[str, Callable[[], float]]:
@@ -116,9 +115,9 @@ class Writing:
         return seconds
 
     def _bare(self, syncs: int) -> float:
-        return self._seconds(lambda path, planes: self._bare_write(path, planes, syncs))
+        return self._seconds(lambda path, planes: self.bare_write(path, planes, syncs))
 
-    def _bare_write(self, path: Path, planes: np.ndarray, syncs: int) -> None:
+    def bare_write(self, path: Path, planes: np.ndarray, syncs: int) -> None:
         """Files of the store's sizes; what is left of ``syncs`` goes to the small ones."""
         path.mkdir()
         with ThreadPoolExecutor(WRITE_THREADS) as pool:
@@ -128,9 +127,9 @@ class Writing:
                 list(
                     pool.map(lambda name, tap: write_plane(name, tap, sync=syncs > 0), names, rows)
                 )
-        left = syncs - len(self._token_files)
-        for number, size in enumerate(self._small):
-            share = left * (number + 1) // len(self._small) - left * number // len(self._small)
+        left = syncs - len(self.token_files)
+        for number, size in enumerate(self.small):
+            share = left * (number + 1) // len(self.small) - left * number // len(self.small)
             write_small(path / f"small-{number}", size, share)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import UInt8, UInt32
+from jaxtyping import Shaped, UInt8, UInt32
 
 from losa.errors import StoreError
+from losa.features import Sample
 from losa.store import files, layout
 from losa.store.plan import Plan
 from losa.store.shardfile import FileShard, Folders, ShardTable, descriptor_limit
@@ -56,7 +57,7 @@ class SealedFiles:
             StoreError: the file or the commit record is missing or damaged.
         """
         data = self.read_file(name)
-        facts = self._commit(split, shard)["objects"].get(name, {})
+        facts = self.commit(split, shard)["objects"].get(name, {})
         if facts.get("sha256") != files.sha256(data):
             raise StoreError(self.path / name, "is not the file that was committed", REPAIR)
         return data
@@ -98,13 +99,46 @@ class SealedFiles:
             raise StoreError(self.path / layout.SEALED_OBJECT, what, REPAIR)
         return status
 
+    def column(self, split: str, name: str, dtype: str) -> Shaped[np.ndarray, "n"]:
+        """A column of a split's samples, in row order.
+
+        Raises:
+            StoreError: its file is missing or damaged.
+        """
+        return np.frombuffer(self.read_small(f"{split}/sample/{name}/c.0"), dtype=dtype)
+
+    def samples(self, split: str) -> tuple[Sample, ...]:
+        """The listed samples of a split, in the data set's order.
+
+        Raises:
+            StoreError: their table is missing or damaged.
+        """
+        name = layout.samples_object(split)
+        lines, path = self.read_small(name).splitlines(), self.path / name
+        rows = [files.parse_json(path, b'{"row":' + line + b"}")["row"] for line in lines]
+        return tuple(Sample(*row) for row in rows)
+
+    def damage(self, name: str, what: str) -> StoreError:
+        """The error of something being wrong with a file of the store."""
+        return StoreError(self.path / name, what, REPAIR)
+
+    def shard_rows(self, split: str) -> int:
+        """Rows of a full shard: the same in every split of a store."""
+        assert split in self.plan.splits
+        return self.plan.shard_rows
+
     def held(self, split: str, shard: int) -> int:
         """Rows that a shard holds."""
         rows = self.plan.splits[split].rows
         first, stop = layout.shard_span(shard, rows, self.plan.shard_rows)
         return stop - first
 
-    def _commit(self, split: str, shard: int) -> Mapping[str, Any]:
+    def commit(self, split: str, shard: int) -> Mapping[str, Any]:
+        """The commit record of a shard.
+
+        Raises:
+            StoreError: it is missing or damaged.
+        """
         key = (split, shard)
         if key not in self._commits:
             name = layout.commit_object(split, shard)

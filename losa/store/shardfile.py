@@ -39,12 +39,18 @@ class Shard(Protocol):
 
 
 class FileShard:
-    """A shard read by ``preadv``; closed when the last one who reads from it lets go."""
+    """A shard read by ``preadv``; closed when the last one who reads from it lets go.
 
-    def __init__(self, path: Path, record_bytes: int) -> None:
+    Its records begin at byte ``base`` of the file, which may be open as ``handle`` already.
+    """
+
+    def __init__(
+        self, path: Path, record_bytes: int, *, base: int = 0, handle: int | None = None
+    ) -> None:
         self.path = path
         self._record_bytes = record_bytes
-        self._handle = files.open_regular(path)
+        self._base = base
+        self._handle = files.open_regular(path) if handle is None else _duplicate(path, handle)
 
     @property
     def nbytes(self) -> int:
@@ -62,7 +68,7 @@ class FileShard:
             self._read(slot, records[position])
 
     def _read(self, slot: int, record: UInt8[np.ndarray, "..."]) -> None:
-        rest, offset = record.data, slot * self._record_bytes
+        rest, offset = record.data, self._base + slot * self._record_bytes
         while rest:
             try:
                 count = os.preadv(self._handle, (rest,), offset)
@@ -78,11 +84,15 @@ class FileShard:
         Raises:
             ResourceError: the file cannot be mapped.
         """
+        size, start = held * self._record_bytes, self._base % mmap.ALLOCATIONGRANULARITY
         try:
-            content = mmap.mmap(self._handle, held * self._record_bytes, prot=mmap.PROT_READ)
+            content = mmap.mmap(
+                self._handle, start + size, prot=mmap.PROT_READ, offset=self._base - start
+            )
         except OSError as error:
             raise files.resource_error(self.path, error) from error
-        return MappedShard(np.frombuffer(content, np.uint8).reshape(held, self._record_bytes))
+        records = np.frombuffer(content, np.uint8, size, start)
+        return MappedShard(records.reshape(held, self._record_bytes))
 
     def __del__(self) -> None:
         # Without a handle, opening it has failed.
@@ -181,6 +191,13 @@ class Folders:
                 raise StoreError(path, "is a symbolic link", todo)
         self._plain.add(folder)
         return self._root / name
+
+
+def _duplicate(path: Path, handle: int) -> int:
+    try:
+        return os.dup(handle)
+    except OSError as error:
+        raise files.resource_error(path, error) from error
 
 
 def _lacks_descriptor(error: ResourceError) -> bool:

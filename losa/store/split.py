@@ -12,31 +12,76 @@ from __future__ import annotations
 import os
 import zlib
 from functools import cached_property
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float16, Int32, Int64, Shaped, UInt8, UInt32
 
 from losa.errors import StoreError
 from losa.features import Sample
-from losa.store import files, layout
-from losa.store.sealed import REPAIR, SealedFiles
-from losa.store.shardfile import Places, Shard
+from losa.store import layout
+from losa.store.plan import Plan
+from losa.store.shardfile import FileShard, Places, Shard, ShardTable
 
 Verify = Literal["first", "always", "never"]
+
+
+@runtime_checkable
+class RowFiles(Protocol):
+    """What the rows of splits are read from: the folder of a store, or one file of all shards.
+
+    ``name`` is always the file that a store would have for what is asked.
+    """
+
+    path: Path
+    plan: Plan
+    shards: ShardTable
+
+    def shard_rows(self, split: str) -> int:
+        """Rows of a full shard."""
+        ...
+
+    def held(self, split: str, shard: int) -> int:
+        """Rows that a shard holds."""
+        ...
+
+    def open_shard(self, name: str, held: int, record_bytes: int) -> FileShard:
+        """Open the records of one shard at one tap, known to be as many as they should be."""
+        ...
+
+    def checks(self, split: str, tap: int, shard: int) -> UInt32[np.ndarray, "n"]:
+        """The stored checksums of one shard's records."""
+        ...
+
+    def status(self, split: str) -> UInt8[np.ndarray, "n"]:
+        """Status of each row of a split."""
+        ...
+
+    def column(self, split: str, name: str, dtype: str) -> Shaped[np.ndarray, "n"]:
+        """A column of a split's samples, in row order."""
+        ...
+
+    def samples(self, split: str) -> tuple[Sample, ...]:
+        """The listed samples of a split, in the data set's order."""
+        ...
+
+    def damage(self, name: str, what: str) -> StoreError:
+        """The error of something being wrong with what is called ``name``."""
+        ...
 
 
 class SplitReader:
     """Reads rows of one split; safe to use from several threads at once."""
 
-    def __init__(self, sealed: SealedFiles, name: str, verify: Verify) -> None:
-        plan = sealed.plan
+    def __init__(self, source: RowFiles, name: str, verify: Verify) -> None:
+        plan = source.plan
         self.name = name
         self.rows = plan.splits[name].rows
         self.spec = plan.spec
         self.raw_dtype = np.dtype(layout.RAW_DTYPES[plan.spec.dtype])
-        self._files = sealed
-        self._shard_rows = plan.shard_rows
+        self._files = source
+        self._shard_rows = source.shard_rows(name)
         self._verify: Verify = verify
         self._seen = {tap: np.zeros(self.rows, dtype=np.bool_) for tap in plan.spec.taps}
         # "always" means that every read is a first touch.
@@ -46,13 +91,13 @@ class SplitReader:
     @cached_property
     def labels(self) -> Int32[np.ndarray, "n"]:
         """Label of each row."""
-        column: Int32[np.ndarray, "n"] = self._column("label", "<i4")
+        column: Int32[np.ndarray, "n"] = self._files.column(self.name, "label", "<i4")
         return column
 
     @cached_property
     def source_index(self) -> Int64[np.ndarray, "n"]:
         """Position of each row's sample in :attr:`samples`."""
-        column: Int64[np.ndarray, "n"] = self._column("source_index", "<i8")
+        column: Int64[np.ndarray, "n"] = self._files.column(self.name, "source_index", "<i8")
         return column
 
     @cached_property
@@ -63,11 +108,7 @@ class SplitReader:
     @cached_property
     def samples(self) -> tuple[Sample, ...]:
         """The listed samples, in the data set's order."""
-        name = layout.samples_object(self.name)
-        lines = self._files.read_small(name).splitlines()
-        path = self._files.path / name
-        rows = [files.parse_json(path, b'{"row":' + line + b"}")["row"] for line in lines]
-        return tuple(Sample(*row) for row in rows)
+        return self._files.samples(self.name)
 
     def read_into(
         self,
@@ -129,11 +170,8 @@ class SplitReader:
             for part in parts:
                 check = zlib.crc32(part[position].data, check)
             if check != self._check_values(tap, shard)[slot]:
-                raise StoreError(
-                    self._files.path / layout.tokens_object(self.name, tap, shard),
-                    f"row {row} does not match its checksum",
-                    REPAIR,
-                )
+                name = layout.tokens_object(self.name, tap, shard)
+                raise self._files.damage(name, f"row {row} does not match its checksum")
         seen[rows] = True
 
     def _check_values(self, tap: int, shard: int) -> UInt32[np.ndarray, "n"]:
@@ -157,10 +195,6 @@ class SplitReader:
 
     def _bytes(self) -> int:
         return self.rows * self.spec.sample_bytes
-
-    def _column(self, name: str, dtype: str) -> Any:
-        data = self._files.read_small(f"{self.name}/sample/{name}/c.0")
-        return np.frombuffer(data, dtype=dtype)
 
 
 def _as_bytes(plane: Shaped[np.ndarray, "b ..."], size: int) -> UInt8[np.ndarray, "b ..."]:

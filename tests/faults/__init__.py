@@ -1,0 +1,1 @@
+"""What becomes of a store when processes are killed, disks fail and the power goes out."""
