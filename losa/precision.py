@@ -1,7 +1,9 @@
 """Store dtypes on the torch side: encode before the copy to host, decode after the copy from it.
 
-int8 is ``round(x / (scale * channel))``: a channel scale that calibration fixes for the whole store
-times a scale that every token brings along. Source: docs/decisions/0007-int8-channel-scale.md.
+int8 is ``round((x - mean) / (scale * channel))``: a mean and a scale of each channel, which
+calibration fixes for the whole store, and a scale that every token brings along. Both of a channel
+travel as one array, the tap's quantiser ``[2 d]``: means, then scales.
+Source: docs/decisions/0007-int8-channel-scale.md.
 """
 
 from __future__ import annotations
@@ -24,9 +26,6 @@ FLOAT16_TINY: Final = 2.0**-14
 """Smallest float16 of full precision, and smallest scale of a token: it divides no feature by 0."""
 
 INT8_MAX: Final = 127
-CHANNEL_DEVIATIONS: Final = 3
-"""Standard deviations that a channel's range reaches to both sides of its mean."""
-
 TORCH_DTYPES: Final = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
@@ -56,53 +55,36 @@ def exponent_for(absmax: float, dtype: StoreDtype) -> int:
     return math.ceil(math.log2(absmax / FLOAT16_SAFE))
 
 
-def channel_scales(
-    mean: Float32[np.ndarray, "k d"], std: Float32[np.ndarray, "k d"]
-) -> Float32[np.ndarray, "k d"]:
-    """What int8 divides each channel by: the range that its calibrated mean and deviation span.
+def channel_scales(std: Float32[np.ndarray, "k d"]) -> Float32[np.ndarray, "k d"]:
+    """What int8 divides each channel by: its calibrated standard deviation.
 
     A channel that hardly varies gets a thousandth of its tap's median, so that what it holds in
     other samples than calibration's does not coarsen its neighbours.
 
     Example:
-        >>> channel_scales(np.float32([[1, -4, 0]]), np.float32([[1, 2, 0]])).tolist()
-        [[4.0, 10.0, 0.004000000189989805]]
+        >>> channel_scales(np.float32([[1, 2, 0]])).tolist()
+        [[1.0, 2.0, 0.0010000000474974513]]
     """
-    scales = np.abs(mean) + np.float32(CHANNEL_DEVIATIONS) * std
-    floor = np.maximum(1e-3 * np.median(scales, axis=1, keepdims=True), 1e-6)
-    floored: Float32[np.ndarray, "k d"] = np.maximum(scales, floor).astype(np.float32)
+    floor = np.maximum(1e-3 * np.median(std, axis=1, keepdims=True), 1e-6)
+    floored: Float32[np.ndarray, "k d"] = np.maximum(std, floor).astype(np.float32)
     return floored
-
-
-def rounded_std(
-    std: Float32[np.ndarray, "k d"], channel: Float32[np.ndarray, "k d"] | None
-) -> Float32[np.ndarray, "k d"]:
-    """Deviation of each channel with the rounding of int8 in it; as it is for other dtypes.
-
-    A channel that is the same everywhere, but not 0, deviates by that rounding alone: to divide by
-    less would make it the loudest of all. A step is about ``channel / 127`` wide, and evenly
-    distributed errors deviate by a step over the square root of 12.
-    """
-    if channel is None:
-        return std
-    rounded: Float32[np.ndarray, "k d"] = np.hypot(std, channel / np.float32(INT8_MAX * 12**0.5))
-    return rounded
 
 
 def encode(
     plane: Float[Tensor, "b l d"],
     dtype: StoreDtype,
     exponent: int = 0,
-    channel: Float32[Tensor, "d"] | None = None,
+    quantiser: Float32[Tensor, "2 d"] | None = None,
 ) -> Encoded:
     """Turn a plane into what the store holds, on its own device.
 
-    bfloat16 comes back as its bits in int16, which numpy can hold. int8 needs the tap's ``channel``
-    scales.
+    bfloat16 comes back as its bits in int16, which numpy can hold. int8 needs the tap's
+    ``quantiser``.
     """
     if dtype == "int8":
-        assert channel is not None
-        return _quantised(plane.float() / channel)
+        assert quantiser is not None
+        mean, channel = quantiser
+        return _quantised((plane.float() - mean).div_(channel))
     scaled = plane.float() * 2.0**-exponent if exponent else plane
     stored = scaled.to(TORCH_DTYPES[dtype])
     return Encoded(stored.view(torch.int16) if dtype == "bfloat16" else stored)
@@ -115,16 +97,16 @@ def decode(
     to: torch.dtype = torch.float32,
     *,
     scales: Float16[Tensor, "k b l"] | None = None,
-    channel: Float32[Tensor, "k d"] | None = None,
+    quantiser: Float32[Tensor, "k 2 d"] | None = None,
 ) -> Float[Tensor, "k b l d"]:
     """Turn stored values back into features of dtype ``to``, on their own device.
 
-    int8 needs the ``scales`` of the tokens and the taps' ``channel`` scales.
+    int8 needs the ``scales`` of the tokens and the taps' ``quantiser``.
     """
     if dtype == "int8":
         assert scales is not None
-        assert channel is not None
-        return _dequantised(raw, scales, channel).to(to)
+        assert quantiser is not None
+        return _dequantised(raw, scales, quantiser).to(to)
     stored = raw.view(torch.bfloat16) if dtype == "bfloat16" else raw
     planes = stored.to(to)
     if any(exponents):
@@ -137,13 +119,13 @@ def rounded_to(
     dtype: StoreDtype,
     plane: Float[Tensor, "b l d"],
     exponent: int = 0,
-    channel: Float32[Tensor, "d"] | None = None,
+    quantiser: Float32[Tensor, "2 d"] | None = None,
 ) -> Float[Tensor, "b l d"]:
     """A plane as it comes back from a store of that dtype."""
-    found = encode(plane, dtype, exponent, channel)
+    found = encode(plane, dtype, exponent, quantiser)
     scales = None if found.scales is None else found.scales[None]
-    channels = None if channel is None else channel[None]
-    return decode(found.values[None], dtype, (exponent,), scales=scales, channel=channels)[0]
+    each = None if quantiser is None else quantiser[None]
+    return decode(found.values[None], dtype, (exponent,), scales=scales, quantiser=each)[0]
 
 
 def magnitudes(
@@ -181,9 +163,9 @@ def _quantised(scaled: Float32[Tensor, "b l d"]) -> Encoded:
 def _dequantised(
     raw: Int8[Tensor, "k b l d"],
     scales: Float16[Tensor, "k b l"],
-    channel: Float32[Tensor, "k d"],
+    quantiser: Float32[Tensor, "k 2 d"],
 ) -> Float32[Tensor, "k b l d"]:
+    mean, channel = quantiser[:, None, None].unbind(-2)
     planes = raw.to(torch.float32)
     planes *= scales.float()[..., None]
-    planes *= channel[:, None, None]
-    return planes
+    return torch.addcmul(mean, planes, channel, out=planes)

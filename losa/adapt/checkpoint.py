@@ -34,10 +34,10 @@ class AdaptorCard:
 
     ``store_id`` and ``config_digest`` are identities of the store and of the configuration it was
     trained with; ``backbone`` (weights and tokens policy included) and ``preprocessing`` are the
-    store's plan; ``exponents`` are its powers of two, one a tap, and ``channel`` the scales of its
-    channels, of int8 alone. ``order_seed`` is the seed of its data set's 80/20 split, ``listings``
-    has the digest of each split's listed samples, and ``numerics`` is how the store's backbone was
-    computed (device, autocast, batch size).
+    store's plan; ``exponents`` are its powers of two, one a tap, and ``quantiser`` mean and scale
+    of its channels, of int8 alone. ``order_seed`` is the seed of its data set's 80/20 split,
+    ``listings`` has the digest of each split's listed samples, and ``numerics`` is how the store's
+    backbone was computed (device, autocast, batch size).
     """
 
     adaptor: str
@@ -52,7 +52,7 @@ class AdaptorCard:
     listings: Mapping[str, str]
     numerics: Mapping[str, Any]
     exponents: tuple[int, ...] = ()
-    channel: tuple[tuple[float, ...], ...] = ()
+    quantiser: tuple[tuple[tuple[float, ...], ...], ...] = ()
     losa: str = __version__
     format: int = FORMAT
 
@@ -74,8 +74,11 @@ class AdaptorCard:
             "listings": dict(self.listings),
             "numerics": dict(self.numerics),
             "exponents": list(self.exponents),
-            **({"channel": [list(scales) for scales in self.channel]} if self.channel else {}),
+            **({"quantiser": self._quantiser_json()} if self.quantiser else {}),
         }
+
+    def _quantiser_json(self) -> list[list[list[float]]]:
+        return [[list(values) for values in tap] for tap in self.quantiser]
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], subject: object = CARD_NAME) -> AdaptorCard:
@@ -100,7 +103,9 @@ class AdaptorCard:
         if card.to_json() != dict(value):
             raise StoreError(subject, "holds keys that no adaptor has", "train again")
         if not _has_its_scales(card):
-            raise StoreError(subject, f"channel: is not what {card.spec.dtype} has", "train again")
+            raise StoreError(
+                subject, f"quantiser: is not what {card.spec.dtype} has", "train again"
+            )
         return card
 
     @property
@@ -202,13 +207,15 @@ def load_adaptor(run_dir: Path, *, which: str = "best") -> tuple[Adaptor, Adapto
 
 
 def _has_its_scales(card: AdaptorCard) -> bool:
-    """Whether int8 has one scale a tap and channel, above 0 and finite, and others have none."""
+    """Whether int8 has a finite mean and scale a tap and channel, and others have none."""
     taps, _, channels = card.spec.shape
     if card.spec.dtype != "int8":
-        return card.channel == ()
-    sizes = [len(scales) for scales in card.channel]
-    scales = [scale for tap in card.channel for scale in tap]
-    return sizes == [channels] * taps and all(0 < scale < math.inf for scale in scales)
+        return card.quantiser == ()
+    if [[len(values) for values in tap] for tap in card.quantiser] != [[channels] * 2] * taps:
+        return False
+    means, scales = zip(*card.quantiser, strict=True)
+    is_finite = all(math.isfinite(mean) for tap in means for mean in tap)
+    return is_finite and all(0 < scale < math.inf for tap in scales for scale in tap)
 
 
 def _read(path: Path, limit: int | None = None) -> bytes:

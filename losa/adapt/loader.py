@@ -65,7 +65,7 @@ class FeatureLoader:
         return decode(
             *(batch.features, ring.spec.dtype, ring.exponents, to),
             scales=batch.scales,
-            channel=ring.channel,
+            quantiser=ring.quantiser,
         )
 
     def _slices(self, rows: Int64[np.ndarray, "n"], start: int) -> Iterator[Int64[np.ndarray, "b"]]:

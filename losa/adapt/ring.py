@@ -59,7 +59,7 @@ class FeatureBatch:
 def ring_on(store: FeatureSource, taps: tuple[int, ...], options: RingOptions) -> Ring:
     """A ring for some taps of a store, which decodes as the store's calibration says."""
     found = store.calibration(taps)
-    return Ring(store.spec.with_taps(taps), options, found.exponent, found.channel)
+    return Ring(store.spec.with_taps(taps), options, found.exponent, found.quantiser)
 
 
 class Ring:
@@ -69,7 +69,7 @@ class Ring:
         spec: the features to read; its taps are those that are read.
         options: sizes and the device.
         exponents: the store's power of two of each tap, for decoding.
-        channel: the store's scale of each channel, likewise; int8 alone has it.
+        quantiser: mean and scale of each channel of the store, likewise; int8 alone has it.
     """
 
     def __init__(
@@ -77,12 +77,14 @@ class Ring:
         spec: FeatureSpec,
         options: RingOptions,
         exponents: Sequence[int] | None = None,
-        channel: Float32[np.ndarray, "k d"] | None = None,
+        quantiser: Float32[np.ndarray, "k 2 d"] | None = None,
     ) -> None:
         self.spec = spec
         self.options = options
         self.exponents = tuple(exponents) if exponents is not None else (0,) * len(spec.taps)
-        self.channel = None if channel is None else torch.tensor(channel, device=options.device)
+        self.quantiser = None
+        if quantiser is not None:
+            self.quantiser = torch.tensor(quantiser, device=options.device)
         stream = None
         if options.device.type == "cuda":
             stream = torch.cuda.Stream(options.device)  # type: ignore[no-untyped-call]

@@ -34,7 +34,6 @@ from losa.config import AdaptConfig
 from losa.device import Compute, resolve_compute
 from losa.errors import StoreError
 from losa.features import FeatureSpec, resolve_taps
-from losa.precision import rounded_std
 from losa.store import open_store
 
 log = logging.getLogger(__name__)
@@ -105,7 +104,8 @@ def card_of(store: FeatureSource, config: AdaptConfig) -> AdaptorCard:
     """What a run of ``config`` on ``store`` is, for its ``adaptor.json``."""
     spec = used_spec(store, config)
     calibration = store.calibration(spec.taps)
-    channel = () if calibration.channel is None else calibration.channel.tolist()
+    found = calibration.quantiser
+    quantiser = [] if found is None else found.tolist()
     options = SideOptions(
         rank=config.rank,
         token_rank=config.token_rank,
@@ -128,7 +128,7 @@ def card_of(store: FeatureSource, config: AdaptConfig) -> AdaptorCard:
         numerics=store.plan.numerics.to_json(),
         listings={name: split.listing for name, split in store.plan.splits.items()},
         exponents=calibration.exponent,
-        channel=tuple(map(tuple, channel)),
+        quantiser=tuple(tuple(map(tuple, tap)) for tap in quantiser),
     )
 
 
@@ -146,8 +146,7 @@ def new_adaptor(store: FeatureSource, config: AdaptConfig, card: AdaptorCard) ->
     adaptor = build_adaptor(card.adaptor, card.spec, len(card.classes), card.options)
     if config.standardise == "store":
         calibration = store.calibration(card.spec.taps)
-        std = rounded_std(calibration.std, calibration.channel)
-        adaptor.standardise.load(calibration.mean, std)
+        adaptor.standardise.load(calibration.mean, calibration.std)
     return adaptor
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -33,29 +34,35 @@ class Statistics:
         """The statistics by name, as a store of that dtype writes them."""
         found = {"mean": self.mean, "std": self.std, "absmax": self.absmax}
         if dtype == "int8":
-            found["channel"] = channel_scales(self.mean, self.std)
+            found["channel"] = channel_scales(self.std)
         return found
 
 
-def stored_channel_scales(path: Path, spec: FeatureSpec) -> Float32[np.ndarray, "k d"] | None:
-    """The scale of each channel that a store was begun with, sealed or not; ``None`` but for int8.
+def stored_quantiser(path: Path, spec: FeatureSpec) -> Float32[np.ndarray, "k 2 d"] | None:
+    """Mean and scale of each channel that a store was begun with; ``None`` but for int8.
+
+    The store need not be sealed.
 
     Raises:
         StoreError: a file of them is missing, or is not what its spare copy is.
     """
     if spec.dtype != "int8":
         return None
-    found = []
-    for tap in spec.taps:
-        name = layout.statistic_object(tap, "channel")
-        data = files.read_file(path / name)
-        # Nothing vouches for it before the seal does, and what is written next depends on it.
-        if len(data) != 4 * spec.channels or data != files.read_file(
-            path / layout.spare_object(name)
-        ):
-            raise StoreError(path / name, "is not what its spare copy is", "use --overwrite")
-        found.append(np.frombuffer(data, dtype="<f4"))
-    return np.stack(found)
+    pairs = [[_statistic(path, spec, tap, name) for name in _QUANTISER] for tap in spec.taps]
+    return np.array(pairs)
+
+
+_QUANTISER: Final = ("mean", "channel")
+
+
+def _statistic(path: Path, spec: FeatureSpec, tap: int, statistic: str) -> np.ndarray:
+    name = layout.statistic_object(tap, statistic)
+    data = files.read_file(path / name)
+    # Nothing vouches for it before the seal does, and what is written next depends on it.
+    is_sound = data == files.read_file(path / layout.spare_object(name))
+    if len(data) != 4 * spec.channels or not is_sound:
+        raise StoreError(path / name, "is not what its spare copy is", "use --overwrite")
+    return np.frombuffer(data, dtype="<f4")
 
 
 class Calibrator:

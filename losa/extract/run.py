@@ -25,7 +25,7 @@ from losa.config import ExtractConfig
 from losa.device import Compute, resolve_compute
 from losa.errors import InputError, SkippedError, UsageError
 from losa.extract.backbones import Backbone, BackboneRequest, build_backbone
-from losa.extract.calibrate import Calibrator, Statistics, stored_channel_scales
+from losa.extract.calibrate import Calibrator, Statistics, stored_quantiser
 from losa.extract.datasets import Dataset, listing_digest, load_dataset
 from losa.extract.decode import DecodedBatch, DecodePool
 from losa.extract.overwrite import set_aside
@@ -275,8 +275,8 @@ class _Job:
 
     def _computed(self, pool: DecodePool, tasks: Iterable[ShardTask]) -> Iterator[_Computed]:
         """Every batch with its planes; the device works one batch ahead of the disk."""
-        channel = stored_channel_scales(self.config.store, self.plan.spec)
-        stage = Stage(self.plan, self.device, channel)
+        quantiser = stored_quantiser(self.config.store, self.plan.spec)
+        stage = Stage(self.plan, self.device, quantiser)
         waiting: _Computed | None = None
         for task, batch, samples in self._decoded(pool, tasks):
             encoded = stage.encode(self.backbone(stage.upload(batch.pixels)))

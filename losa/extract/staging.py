@@ -56,20 +56,20 @@ class Stage:
     Args:
         plan: the store's plan.
         device: where planes are computed.
-        channel: the store's scale of each channel, of int8 alone.
+        quantiser: mean and scale of each channel of the store, of int8 alone.
     """
 
     def __init__(
         self,
         plan: Plan,
         device: torch.device,
-        channel: Float32[np.ndarray, "k d"] | None = None,
+        quantiser: Float32[np.ndarray, "k 2 d"] | None = None,
     ) -> None:
         self._dtype = plan.spec.dtype
         self._exponents = plan.exponents
-        self._channels: list[Tensor | None] = [None] * len(plan.exponents)
-        if channel is not None:
-            self._channels = list(torch.from_numpy(channel).to(device))
+        self._quantisers: list[Tensor | None] = [None] * len(plan.exponents)
+        if quantiser is not None:
+            self._quantisers = list(torch.from_numpy(quantiser).to(device))
         self._device = device
         self._down = None
         if device.type == "cuda":
@@ -85,8 +85,9 @@ class Stage:
     def encode(self, planes: Sequence[Float[Tensor, "b l d"]]) -> EncodedBatch:
         """Turn planes into the store's dtype on the device and start their way to the host."""
         stored, absmax = [], []
-        for plane, exponent, channel in zip(planes, self._exponents, self._channels, strict=True):
-            encoded = encode(plane, self._dtype, exponent, channel)
+        taps = zip(planes, self._exponents, self._quantisers, strict=True)
+        for plane, exponent, quantiser in taps:
+            encoded = encode(plane, self._dtype, exponent, quantiser)
             stored.append(Encoded(encoded.values.contiguous(), encoded.scales))
             absmax.append(magnitudes(plane, encoded, exponent))
         if self._down is None:

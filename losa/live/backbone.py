@@ -62,9 +62,9 @@ class LivePipeline:
             log.info("the store was made on %s: last bits may differ", store["device"])
         self.adaptor: Adaptor = adaptor.to(self.compute.device)
         self.backbone = _backbone_of(self.card, weights, self.compute)
-        self._channels: list[Tensor | None] = [None] * len(self.card.spec.taps)
-        if self.card.channel:
-            self._channels = list(torch.tensor(self.card.channel, device=self.compute.device))
+        self._quantisers: list[Tensor | None] = [None] * len(self.card.spec.taps)
+        if self.card.quantiser:
+            self._quantisers = list(torch.tensor(self.card.quantiser, device=self.compute.device))
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -76,7 +76,7 @@ class LivePipeline:
         """Logits of a batch of decoded images, on the CPU."""
         spec = self.card.spec
         planes = self.backbone(torch.from_numpy(pixels).to(self.compute.device))
-        taps = zip(planes, self.card.exponents, self._channels, strict=True)
+        taps = zip(planes, self.card.exponents, self._quantisers, strict=True)
         rounded = [rounded_to(spec.dtype, *tap) for tap in taps]
         result: Tensor = self.adaptor(rounded)
         return result.cpu()

@@ -56,10 +56,16 @@ class Claims:
         self._thread: Thread | None = None
 
     def take(self, task: ShardTask) -> bool:
-        """Claim a shard for this process, from a dead owner if need be; say whether it worked."""
+        """Claim a shard for this process, from a dead owner if need be; say whether it worked.
+
+        Raises:
+            ResourceError: the store cannot be written.
+        """
         path = self._path(task)
-        if self._create(task, path):
-            return True
+        with files.named(path):
+            return self._create(task, path) or self._take_over(task, path)
+
+    def _take_over(self, task: ShardTask, path: Path) -> bool:
         if not self._is_dead(path):
             return False
         # Renaming is what only one of several takers can do; look again at what was taken.
@@ -78,8 +84,10 @@ class Claims:
 
     def release(self, task: ShardTask) -> None:
         """Give a shard back; nothing happens if it is not, or not any more, this process's."""
-        if self.holds(task):
-            system.current.unlink(self._path(task))
+        # One that stays, on a disk that fails, is dead with this process.
+        with suppress(OSError):
+            if self.holds(task):
+                system.current.unlink(self._path(task))
         with self._lock:
             self._mine.pop(task, None)
 
@@ -147,7 +155,12 @@ class Claims:
 
     def _is_dead(self, path: Path) -> bool:
         """Whether a claim's owner is gone: by looking it up, or by a beat that stands still."""
-        data = _read_bytes(path)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            data = b""
+        except OSError:
+            return False  # what cannot be read may be anybody's
         owner = _parse_claim(data)
         if not owner:
             return True
@@ -155,7 +168,7 @@ class Claims:
             if owner.get("boot") != files.boot_id():
                 return True
             if owner.get("space") == files.process_space():
-                return files.start_time(int(owner.get("pid", 0))) != owner.get("start")
+                return _started(owner) != owner.get("start")
         now = self._clock()
         seen, since, is_alive = self._seen.get(path, (data, now, False))
         if data != seen:
@@ -185,25 +198,26 @@ def _owner() -> dict[str, Any]:
     }
 
 
+def _started(owner: Mapping[str, Any]) -> int:
+    pid = owner.get("pid")
+    return files.start_time(pid) if isinstance(pid, int) else 0
+
+
 def _claim_bytes(owner: Mapping[str, Any]) -> bytes:
     return files.canonical_json(dict(owner))
 
 
 def _read_claim(path: Path) -> dict[str, Any]:
     """The owner a claim names; nobody when it is gone or was cut short."""
-    return _parse_claim(_read_bytes(path))
-
-
-def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return _parse_claim(path.read_bytes())
     except OSError:
-        return b""
+        return {}
 
 
 def _parse_claim(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from jaxtyping import UInt32
@@ -14,10 +15,31 @@ from jaxtyping import UInt32
 from losa.errors import LosaError, StoreError
 from losa.store import files, layout
 from losa.store.plan import Plan
-from losa.store.shardfile import Folders
+from losa.store.ways import Ways
 
-READ_BYTES: Final = 4 * 2**20
+READ_BYTES: Final = 2**20
 """What is read at once, so that it is still in the processor's cache when it is summed up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One damaged, missing or foreign file of a store, and what is wrong with it.
+
+    A ``hidden`` file lies below something that is a problem itself, and is told by that.
+    """
+
+    path: str
+    what: str
+    kind: Literal["file", "stray", "hidden"] = "file"
+    shard: tuple[str, int] | None = None
+
+
+def file_problem(
+    ways: Ways, name: str, error: StoreError, shard: tuple[str, int] | None = None
+) -> Problem:
+    """What keeps a file from being read, as a problem of it or of a folder on the way."""
+    is_hidden = ways.block(name.rpartition("/")[0]) is not None
+    return Problem(name, error.what, "hidden" if is_hidden else "file", shard)
 
 
 def shard_objects(plan: Plan, split: str, shard: int) -> list[str]:
@@ -36,12 +58,31 @@ def record_objects(plan: Plan, split: str, tap: int, shard: int) -> list[str]:
     return [tokens, layout.scale_object(split, tap, shard)]
 
 
+def shard_bytes(plan: Plan, split: str, shard: int) -> int:
+    """Bytes of one shard's tokens and scales at all taps."""
+    held = held_rows(plan, split, shard)
+    sizes = [layout.shard_file_bytes(held, plan.shard_rows, size) for size in record_sizes(plan)]
+    return sum(sizes) * len(plan.spec.taps)
+
+
+def record_sizes(plan: Plan) -> list[int]:
+    """Bytes of a record in each of :func:`record_objects`."""
+    spec = plan.spec
+    return [spec.record_bytes, spec.scale_bytes] if spec.scale_bytes else [spec.record_bytes]
+
+
+def held_rows(plan: Plan, split: str, shard: int) -> int:
+    """Rows that a shard holds."""
+    first, stop = layout.shard_span(shard, plan.splits[split].rows, plan.shard_rows)
+    return stop - first
+
+
 def size_damage(root: Path, commit: Path) -> str | None:
     """What is wrong with the files that a commit record vouches for, by existence and size."""
     try:
-        objects = files.read_json(commit)["objects"]
-        for name, facts in objects.items():
-            have = (root / name).stat().st_size
+        prefix = f"{os.fspath(root)}/"
+        for name, facts in files.read_json(commit)["objects"].items():
+            have = os.stat(prefix + name).st_size  # noqa: PTH116 -- of tens of thousands of files
             if have != facts["bytes"]:
                 return f"{name} is {have} bytes, not {facts['bytes']}"
     except FileNotFoundError:
@@ -55,19 +96,19 @@ def content_damage(root: Path, plan: Plan, split: str, shard: int) -> str | None
     """The first thing wrong with a committed shard, when every byte of it is read."""
     commit = root / layout.commit_object(split, shard)
     objects = files.read_json(commit)["objects"]
-    for name, what in shard_damage(root, plan, (split, shard), objects, deep=True):
-        return f"{name} {what}"
+    for problem in shard_damage(Ways(root), plan, (split, shard), objects, deep=True):
+        return f"{problem.path} {problem.what}"
     return None
 
 
 def shard_damage(
-    root: Path,
+    ways: Ways,
     plan: Plan,
     where: tuple[str, int],
     objects: Mapping[str, Any],
     *,
     deep: bool,
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[Problem]:
     """Every damaged file of a shard and what is wrong with it; ``deep`` reads the records too.
 
     ``where`` is the split and the shard, ``objects`` those of its commit record.
@@ -76,25 +117,14 @@ def shard_damage(
         ResourceError: the disk fails.
     """
     split, shard = where
-    folders = Folders(root)
-    whole: set[str] = set()
-    for name in shard_objects(plan, split, shard):
-        try:
-            what = _file_damage(folders.check(name), objects.get(name))
-        except StoreError as error:
-            yield Path(error.subject).relative_to(root).as_posix(), error.what
-            continue
-        if what is None:
-            whole.add(name)
-        else:
-            yield name, what
     for tap in plan.spec.taps:
-        names = record_objects(plan, split, tap, shard)
-        for name, record_bytes in zip(names, _record_bytes(plan), strict=True):
-            if name in whole and not _has_index(root / name, plan, where, record_bytes):
-                yield name, "has a damaged index"
-        if deep and whole.issuperset(names):
-            yield from _record_damage(root, plan, (split, tap, shard), objects)
+        yield from _tap_damage(ways, plan, (split, tap, shard), objects, deep=deep)
+    names = [layout.check_object(split, tap, shard) for tap in plan.spec.taps]
+    for name in [*names, layout.status_object(split, shard)]:
+        try:
+            _check_small(ways, name, objects)
+        except StoreError as error:
+            yield file_problem(ways, name, error, where)
 
 
 def record_checks(
@@ -139,63 +169,88 @@ def _read_whole(handle: int, buffer: memoryview, offset: int, path: Path) -> Non
         buffer, offset = buffer[count:], offset + count
 
 
-def _file_damage(path: Path, facts: Mapping[str, Any] | None) -> str | None:
-    """Damage that size, or the digest of a small file, tells."""
-    handle = files.open_regular(path)
+def _tap_damage(
+    ways: Ways,
+    plan: Plan,
+    where: tuple[str, int, int],
+    objects: Mapping[str, Any],
+    *,
+    deep: bool,
+) -> Iterator[Problem]:
+    """Damage of the files that hold one tap's records."""
+    split, _, shard = where
+    held = held_rows(plan, split, shard)
+    is_whole = True
+    for name, size in zip(record_objects(plan, *where), record_sizes(plan), strict=True):
+        try:
+            index = layout.shard_index(held, plan.shard_rows, size)
+            _check_records_file(ways, name, objects, held * size, index)
+        except StoreError as error:
+            is_whole = False
+            yield file_problem(ways, name, error, (split, shard))
+    if deep and is_whole:
+        yield from _record_damage(ways, plan, where, objects)
+
+
+def _check_records_file(
+    ways: Ways, name: str, objects: Mapping[str, Any], payload_bytes: int, index: bytes
+) -> None:
+    """Compare what a file of records has beside its records: its size and its index."""
+    handle = ways.open(name)
     try:
         size = os.fstat(handle).st_size
-    finally:
-        os.close(handle)
-    if facts is None:
-        return "is not in its commit record"
-    if size != facts["bytes"]:
-        return f"is {size} bytes, not {facts['bytes']}"
-    if "sha256" in facts and files.sha256(files.read_file(path)) != facts["sha256"]:
-        return "is not the file that was committed"
-    return None
-
-
-def _has_index(path: Path, plan: Plan, where: tuple[str, int], record_bytes: int) -> bool:
-    held = _held(plan, *where)
-    want = layout.shard_index(held, plan.shard_rows, record_bytes)
-    handle = files.open_regular(path)
-    try:
-        return os.pread(handle, len(want) + 1, held * record_bytes) == want
+        _check_size(ways, name, objects, size)
+        if os.pread(handle, len(index) + 1, payload_bytes) != index:
+            raise _damage(ways, name, "has a damaged index")
+    except LosaError:
+        raise
     except OSError as error:
-        raise files.resource_error(path, error) from error
+        raise files.resource_error(Path(ways.path(name)), error) from error
     finally:
         os.close(handle)
+
+
+def _check_small(ways: Ways, name: str, objects: Mapping[str, Any]) -> None:
+    want = objects.get(name, {}).get("bytes", 0)
+    data = ways.read(name, want + 1)
+    size = len(data) if len(data) <= want else os.lstat(ways.path(name)).st_size
+    _check_size(ways, name, objects, size)
+    if files.sha256(data) != objects[name]["sha256"]:
+        raise _damage(ways, name, "is not the file that was committed")
+
+
+def _check_size(ways: Ways, name: str, objects: Mapping[str, Any], size: int) -> None:
+    facts = objects.get(name)
+    if facts is None:
+        raise _damage(ways, name, "is not in its commit record")
+    if size != facts["bytes"]:
+        raise _damage(ways, name, f"is {size} bytes, not {facts['bytes']}")
 
 
 def _record_damage(
-    root: Path, plan: Plan, where: tuple[str, int, int], objects: Mapping[str, Any]
-) -> Iterator[tuple[str, str]]:
+    ways: Ways, plan: Plan, where: tuple[str, int, int], objects: Mapping[str, Any]
+) -> Iterator[Problem]:
     split, tap, shard = where
     names = record_objects(plan, *where)
-    held = _held(plan, split, shard)
+    held = held_rows(plan, split, shard)
     checks = np.zeros(plan.shard_rows, dtype="<u4")
-    checks[:held] = record_checks([root / name for name in names], _record_bytes(plan), held)
+    paths = [Path(ways.path(name)) for name in names]
+    checks[:held] = record_checks(paths, record_sizes(plan), held)
     digest = files.sha256(checks.tobytes())
     if all(digest == objects[name]["checks"] for name in names):
         return
     what = "does not match its commit record"
     try:
-        stored = files.read_file(root / layout.check_object(split, tap, shard))
-    except LosaError:
+        stored = ways.read(layout.check_object(split, tap, shard), checks.nbytes)
+    except StoreError:
         stored = b""
     if files.sha256(stored) == objects[names[0]]["checks"]:
         wrong = np.flatnonzero(np.frombuffer(stored, dtype="<u4") != checks)
         what = f"row {shard * plan.shard_rows + int(wrong[0])} does not match its checksum"
     # One sum goes over tokens and scales: which of the two is damaged, it does not tell.
     for name in names:
-        yield name, what
+        yield Problem(name, what, shard=(split, shard))
 
 
-def _record_bytes(plan: Plan) -> list[int]:
-    spec = plan.spec
-    return [spec.record_bytes, spec.scale_bytes] if spec.scale_bytes else [spec.record_bytes]
-
-
-def _held(plan: Plan, split: str, shard: int) -> int:
-    first, stop = layout.shard_span(shard, plan.splits[split].rows, plan.shard_rows)
-    return stop - first
+def _damage(ways: Ways, name: str, what: str) -> StoreError:
+    return StoreError(ways.path(name), what, "losa repair says what it would do")

@@ -18,14 +18,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from losa.errors import ResourceError, StoreError
+from losa.errors import LosaError, ResourceError, StoreError
 from losa.store import system
 
 MAX_JSON_BYTES: Final = 64 * 2**20
 MAX_TABLE_BYTES: Final = 2**31
+SWEEPS: Final = 16
+"""Times that a temporary file is written again after somebody who seals has swept it away."""
+
 _counter: Iterator[int] = itertools.count()
+_Made = TypeVar("_Made")
 
 
 def canonical_json(value: Any) -> bytes:
@@ -57,15 +61,17 @@ def write_atomic(
         ResourceError: the disk is full or the place cannot be written.
     """
     prefix = "" if scratch else f".{path.name}."
-    try:
+
+    def put() -> None:
         folder = scratch or path.parent
         temporary = write_temporary(folder, data, durable=durable, prefix=prefix)
         with _removed_on_failure(temporary):
             system.current.rename(temporary, path)
             if durable:
                 system.current.sync_folder(path.parent)
-    except OSError as error:
-        raise resource_error(path, error) from error
+
+    with named(path):
+        _unless_swept(put)
 
 
 def create_once(path: Path, data: bytes, *, scratch: Path, durable: bool) -> bool:
@@ -76,14 +82,19 @@ def create_once(path: Path, data: bytes, *, scratch: Path, durable: bool) -> boo
     Raises:
         ResourceError: the disk is full or the place cannot be written.
     """
-    try:
+
+    def create() -> bool:
         temporary = write_temporary(scratch, data, durable=durable)
-        with _removed_on_failure(temporary):
-            return publish(temporary, path, durable=durable)
-    except OSError as error:
-        if isinstance(error, FileNotFoundError) and path.exists():
-            return False  # somebody sealed the store, and swept our temporary file away with it
-        raise resource_error(path, error) from error
+        try:
+            with _removed_on_failure(temporary):
+                return publish(temporary, path, durable=durable)
+        except FileNotFoundError:
+            if path.exists():
+                return False
+            raise
+
+    with named(path):
+        return _unless_swept(create)
 
 
 def publish(temporary: Path, path: Path, *, durable: bool) -> bool:
@@ -147,6 +158,21 @@ def write_temporary(folder: Path, data: bytes, *, durable: bool, prefix: str = "
         write_new(temporary, data)
         system.current.sync_file(temporary)
     return temporary
+
+
+def make_folders(path: Path, *, durable: bool) -> None:
+    """Make a folder and those it lies in, unless they are there.
+
+    Raises:
+        OSError: the place cannot be written.
+    """
+    if path.is_dir():
+        return
+    make_folders(path.parent, durable=durable)
+    with suppress(FileExistsError):
+        system.current.mkdir(path)
+    if durable:
+        system.current.sync_folder(path.parent)
 
 
 def write_new(path: Path, data: bytes) -> None:
@@ -219,6 +245,21 @@ def parse_json(path: Path, data: bytes) -> dict[str, Any]:
     return value
 
 
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Turn an operating-system error into the one line that names ``path``.
+
+    Raises:
+        ResourceError: the disk is full, fails, or cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, LosaError):
+            raise
+        raise resource_error(path, error) from error
+
+
 def resource_error(path: Path, error: OSError) -> ResourceError:
     """The one-line form of an operating-system error on ``path``."""
     todo = "check the place and its permissions, then run the same command again"
@@ -270,6 +311,17 @@ def start_time(pid: int) -> int:
     fields = text[text.rindex(")") + 2 :].split()
     is_zombie = fields[0] in "ZX"
     return 0 if is_zombie else int(fields[19])
+
+
+def _unless_swept(act: Callable[[], _Made]) -> _Made:
+    """Do what writes a temporary file again when the file is gone before it has its name.
+
+    Several processes may seal a store at once, and each sweeps away whatever is temporary.
+    """
+    for _ in range(SWEEPS):
+        with suppress(FileNotFoundError):
+            return act()
+    return act()
 
 
 def _try_sync(handle: int) -> bool:

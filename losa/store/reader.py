@@ -35,6 +35,11 @@ class Calibration:
     channel: Float32[np.ndarray, "k d"] | None = None
     """What int8 values are multiplied by, channel by channel; other dtypes have none."""
 
+    @property
+    def quantiser(self) -> Float32[np.ndarray, "k 2 d"] | None:
+        """Mean and scale of each channel, which turn int8 back into features; else none."""
+        return None if self.channel is None else np.stack([self.mean, self.channel], axis=1)
+
 
 def open_store(path: Path | str, *, verify: Verify = "first") -> Store:
     """Open a sealed store of this format.

@@ -20,16 +20,22 @@ SAMPLE_COLUMNS: Final = ("source_index", "label", "view")
 
 def small_objects(plan: Plan) -> list[str]:
     """Every file whose full sha256 is sealed: metadata, plan, samples, calibration, commits."""
+    commits = [
+        layout.commit_object(split, shard)
+        for split, item in plan.splits.items()
+        for shard in range(layout.shard_count(item.rows, plan.shard_rows))
+    ]
+    return sorted(fixed_objects(plan) + commits)
+
+
+def fixed_objects(plan: Plan) -> list[str]:
+    """The small files that are there before the first shard is."""
     names = [layout.ROOT_OBJECT]
     names += [f"{name}/zarr.json" for name in metadata_documents(plan)]
     names += [name for item in spared_objects(plan) for name in (item, layout.spare_object(item))]
-    for split, item in plan.splits.items():
+    for split in plan.splits:
         names += [f"{split}/sample/{column}/c.0" for column in SAMPLE_COLUMNS]
-        names += [
-            layout.commit_object(split, shard)
-            for shard in range(layout.shard_count(item.rows, plan.shard_rows))
-        ]
-    return sorted(names)
+    return names
 
 
 def seal_bytes(root: Path, plan: Plan) -> bytes:
@@ -85,11 +91,15 @@ def seal_store(root: Path, plan: Plan, *, durable: bool) -> str:
         what = size_damage(root, commit)
         if what is not None:
             raise StoreError(root, what, "run the same extract command again")
+    if durable and (root / layout.UNSYNCED_OBJECT).exists():
+        with files.named(root):
+            files.sync_tree(root)
     scratch = root / layout.TMP_FOLDER
     root_bytes = sealed_root_bytes(plan)
     files.write_atomic(root / layout.ROOT_OBJECT, root_bytes, durable=durable, scratch=scratch)
     data = seal_bytes(root, plan)
-    _sweep(root, durable=durable)
+    with files.named(root):
+        _sweep(root, durable=durable)
     sealed = root / layout.SEALED_OBJECT
     created = files.create_once(sealed, data, scratch=scratch, durable=durable)
     if not created and files.read_file(sealed) != data:
@@ -100,11 +110,12 @@ def seal_store(root: Path, plan: Plan, *, durable: bool) -> str:
 def _sweep(root: Path, *, durable: bool) -> None:
     """Remove what no sealed store holds: it belongs to no shard that is still missing."""
     system.current.unlink(root / layout.UNSYNCED_OBJECT)
-    folders = [root / layout.TMP_FOLDER, *(root / ".losa/claims").iterdir(), root / ".losa"]
-    for folder in folders[:-1]:
+    swept = [root / layout.TMP_FOLDER, *(root / ".losa/claims").iterdir()]
+    for folder in swept:
         for leftover in folder.iterdir():
             system.current.unlink(leftover)
     if durable:
-        # Before the seal is there: a name that came back after a power cut would be foreign to it.
-        for folder in folders:
+        # Before the seal is there: a name that came back after a power cut would be foreign to it,
+        # and a commit record that went was perhaps not synced by a process that was killed.
+        for folder in [*swept, *(root / ".losa/commits").iterdir(), root / ".losa"]:
             system.current.sync_folder(folder)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float16, Shaped, UInt8
@@ -25,6 +25,7 @@ from losa.store.plan import Plan
 from losa.store.sealed import OK_STATUS
 
 log = logging.getLogger(__name__)
+_TAKEN: Final = "shard %d of %s was taken over by another process"
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,10 @@ class ShardWriter:
             if kind is None:
                 self._commit()
         except OSError as error:
-            if not self._place.claims.holds(self.task):
-                # Taken for dead by another host, which has removed our temporaries: it writes now.
-                what = "shard %d of %s was taken over by another process"
-                log.warning(what, self.task.shard, self.task.split)
+            # Taken for dead by another host, which has removed our temporaries: it writes now.
+            is_swept = isinstance(error.__cause__ or error, FileNotFoundError)
+            if is_swept and not self._owns_the_names():
+                log.warning(_TAKEN, self.task.shard, self.task.split)
             elif isinstance(error, LosaError):
                 raise
             else:
@@ -177,13 +178,23 @@ class ShardWriter:
             "skipped": self._skipped,
             "objects": objects,
         }
-        # The record last: its presence is what says that every file before it is whole.
-        files.create_once(
-            place.root / layout.commit_object(task.split, task.shard),
-            files.canonical_json(record),
-            scratch=place.root / layout.TMP_FOLDER,
-            durable=place.durable,
-        )
+        self._publish_record(files.canonical_json(record))
+
+    def _publish_record(self, data: bytes) -> None:
+        """The record last: its presence is what says that every file before it is whole.
+
+        It is written before it is asked whether the claim is still held: whoever takes a claim over
+        removes our temporaries first and then looks for a record, so of the two only one goes on.
+        """
+        task, place = self.task, self._place
+        scratch = place.root / layout.TMP_FOLDER
+        record = files.write_temporary(scratch, data, durable=place.durable)
+        if place.claims.holds(task):
+            commit = place.root / layout.commit_object(task.split, task.shard)
+            files.publish(record, commit, durable=place.durable)
+        else:
+            system.current.unlink(record)
+            log.warning(_TAKEN, task.shard, task.split)
 
     def _publish_tap(self, number: int) -> None:
         for stream in self._of_tap(number):
@@ -258,17 +269,22 @@ class _Stream:
         ]
 
     def finish(self, rows: int, *, durable: bool) -> None:
-        """Write the index behind the last record, and sync."""
+        """Write the index behind the last record, sync, and close: any of these may fail."""
         assert self._handle is not None
         index = layout.shard_index(rows, self._shard_rows, self._record_bytes)
         files.write_all(self._handle, memoryview(index))
         if durable:
             system.current.fsync(self._handle)
+        self._close()
 
     def abandon(self) -> None:
         """Close the file, and remove it if it was not published."""
+        with suppress(OSError):
+            self._close()
+        with suppress(OSError):
+            system.current.unlink(self.path)
+
+    def _close(self) -> None:
         handle, self._handle = self._handle, None
         if handle is not None:
             system.current.close(handle)
-            with suppress(OSError):
-                system.current.unlink(self.path)

@@ -25,15 +25,21 @@ def check_space(path: Path, plan: Plan, rows: int | None = None) -> None:
     Raises:
         ResourceError: less is free where ``path`` lies, or will lie, than is needed.
     """
+    todo = "free space, give another --store, or keep fewer --taps or --tokens"
+    check_room(path, bytes_needed(plan, rows), todo)
+
+
+def check_room(path: Path, needed: int, todo: str) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Raises:
+        ResourceError: less than ``needed`` bytes are free where ``path`` lies, or will lie.
+    """
     place = path.absolute()
     while not place.exists():
         place = place.parent
     stats = os.statvfs(place)
     free = stats.f_bavail * stats.f_frsize
-    needed = bytes_needed(plan, rows)
     if needed > free:
-        raise ResourceError(
-            path,
-            f"{needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free on its disk",
-            "free space, give another --store, or keep fewer --taps or --tokens",
-        )
+        what = f"{needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free on its disk"
+        raise ResourceError(path, what, todo)

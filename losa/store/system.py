@@ -88,18 +88,13 @@ class System:
         """Move a file to a name that nothing has, by the first of three ways that works here.
 
         ``link`` is the create-once that also holds on network file systems; where there are no hard
-        links, a rename that spares its target; where there is neither, an empty file of that name
-        is created first, which holds for one writer at a time.
+        links, a rename that spares its target; where there is neither, it is looked before an
+        ordinary rename, which holds for one writer at a time.
 
         Raises:
             FileExistsError: something has that name; the file stays where it is.
         """
-        try:
-            self.link(temporary, target)
-        except OSError as error:
-            if error.errno not in NO_SUCH_CALL:
-                raise
-        else:
+        if self._is_linked(temporary, target):
             self.unlink(temporary)
             return
         try:
@@ -110,8 +105,24 @@ class System:
         else:
             return
         _warn_of_one_writer(target.parent)
-        self.close(self.create(target))
+        # Not by an empty file of that name first: a crash would leave it, and a seal counts by name.
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
         self.rename(temporary, target)
+
+    def _is_linked(self, temporary: Path, target: Path) -> bool:
+        """Whether a file has got a second name; not where the file system knows no links."""
+        try:
+            self.link(temporary, target)
+        except FileExistsError:
+            # A network file system whose answer got lost asks again, and meets its own first link.
+            if not temporary.samefile(target):
+                raise
+        except OSError as error:
+            if error.errno not in NO_SUCH_CALL:
+                raise
+            return False
+        return True
 
 
 current = System()
@@ -127,6 +138,12 @@ def _renameat2() -> ctypes._CFuncPtr | None:  # type: ignore[name-defined, unuse
         return None
 
 
-@cache
 def _warn_of_one_writer(folder: Path) -> None:
-    log.warning("%s has no atomic create: let only one process write this store", folder)
+    device = folder.stat().st_dev
+    if device not in _warned:
+        _warned.add(device)
+        log.warning("%s has no atomic create: let only one process write this store", folder)
+
+
+_warned: Final[set[int]] = set()
+"""File systems whose weakness was told: once, not for every folder of a store."""

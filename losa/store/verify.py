@@ -1,123 +1,169 @@
-"""Finding damage: is every file of a sealed store there, whole, and the one that was written?
+"""Finding damage: is every file of a store there, whole, and the one that was written?
 
 Quick verification compares the digests of all small files, and existence, size and index of every
-shard. Deep verification also reads every record and compares its checksum.
+shard. Deep verification also reads every record and compares its checksum. Where there is no sound
+seal, files are held against what they follow from, their second copies and the commit records.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from losa.errors import LosaError
+from losa.errors import StoreError
 from losa.store import files, layout
-from losa.store.damage import shard_damage, shard_objects
-from losa.store.plan import Plan
-from losa.store.reader import Store, open_store
-from losa.store.seal import seal_bytes, small_objects
+from losa.store.damage import Problem, file_problem, shard_bytes, shard_damage
+from losa.store.derived import is_sound_commit
+from losa.store.evidence import Evidence, gather_evidence, plan_problems, spared_problems
+from losa.store.strays import find_strays
 
 Progress = Callable[[int, int], None]
+IS_MISSING = "is missing"
+log = logging.getLogger(__name__)
+
+__all__ = ["Examination", "Problem", "Progress", "examine_store", "verify_store"]
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One damaged, missing or foreign file of a store, and what is wrong with it."""
+@dataclass(slots=True)
+class Examination:
+    """What was found in a store; ``missing`` are the shards that nobody has committed."""
 
-    path: str
-    what: str
+    evidence: Evidence
+    problems: list[Problem] = field(default_factory=list)
+    missing: list[tuple[str, int]] = field(default_factory=list)
+    committed: int = 0
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def verify_store(
     path: Path, *, deep: bool = True, progress: Progress | None = None
 ) -> list[Problem]:
-    """List every problem of a sealed store; an empty list means it is sound.
+    """List every problem of a store; an empty list means that it is sealed and sound.
 
-    ``progress`` is told bytes done and bytes in all.
+    Of a store that is not sealed, all that is there is looked at. ``progress`` is told bytes done
+    and bytes in all.
 
     Raises:
-        StoreError: the store cannot be opened at all; the file is named.
+        StoreError: there is no store at ``path``, or one of a newer format.
+        ResourceError: the disk fails.
     """
-    store = open_store(path)
-    problems = [*_small_problems(store), *_strays(store)]
-    if not problems:
-        problems += _seal_problems(store)
-    damaged = {problem.path for problem in problems}
-    done, total = 0, store.nbytes()
-    for split, item in store.plan.splits.items():
-        for shard in range(layout.shard_count(item.rows, store.plan.shard_rows)):
-            if layout.commit_object(split, shard) in damaged:
-                continue
-            problems += _shard_problems(store, split, shard, deep=deep)
-            done += store.shard_nbytes(split, shard)
-            if progress:
-                progress(done, total)
-    return sorted(set(problems), key=lambda problem: problem.path)
+    found = examine_store(path, deep=deep, progress=progress).problems
+    told = {(problem.path, problem.what): problem for problem in found if problem.kind != "hidden"}
+    return [told[key] for key in sorted(told)]
 
 
-def _small_problems(store: Store) -> Iterator[Problem]:
-    digests = store.sealed["files"]
-    for name in small_objects(store.plan):
+def examine_store(
+    path: Path, *, deep: bool = True, progress: Progress | None = None
+) -> Examination:
+    """Look at every file of a store, as :func:`verify_store`, and say all that is known then.
+
+    Raises:
+        StoreError: there is no store at ``path``, or one of a newer format.
+        ResourceError: the disk fails.
+    """
+    evidence = gather_evidence(path)
+    found = Examination(evidence)
+    if evidence.plan is None:
+        found.problems += plan_problems(evidence)
+    else:
+        strays = find_strays(evidence.ways, evidence.plan, is_sealed=evidence.is_sealed)
+        found.problems += [*strays, *spared_problems(evidence), *_derived_problems(evidence)]
+        found.problems += _all_shards(found, deep=deep, progress=progress)
+    found.problems += _seal_problems(found)
+    return found
+
+
+def _derived_problems(evidence: Evidence) -> Iterator[Problem]:
+    """What is wrong with files that follow from others."""
+    for name in evidence.derivation.names:
         try:
-            data = store.files.read_file(name)
-        except LosaError as error:
-            yield _as_problem(store, error)
+            if evidence.is_sealed:
+                if evidence.ways.digest(name) != evidence.digests[name]:
+                    yield Problem(name, "is not the file that was sealed")
+                continue
+            data = evidence.ways.whole(name)
+        except StoreError as error:
+            yield file_problem(evidence.ways, name, error)
             continue
-        if files.sha256(data) != digests.get(name):
-            yield Problem(name, "is not the file that was sealed")
+        try:
+            is_right = evidence.derivation.holds(name, data)
+        except StoreError as error:
+            log.debug("%s cannot be checked: %s", name, error)
+            continue
+        if not is_right:
+            yield Problem(name, "is not what follows from the plan")
 
 
-def _seal_problems(store: Store) -> Iterator[Problem]:
-    """The seal itself, told by writing it again: only asked when all that it lists is sound."""
-    if files.parse_json(store.path, seal_bytes(store.path, store.plan)) != store.sealed:
-        yield Problem(layout.SEALED_OBJECT, "does not match the store")
-
-
-def _strays(store: Store) -> Iterator[Problem]:
-    """Files, folders and links that have no place in a store; stray folders are not entered."""
-    known = _known_names(store.plan)
-    known_folders = _known_folders(store.plan, known)
-    for folder, below, names in os.walk(store.path, onerror=_refuse_folder):
-        for name in list(below):
-            path = Path(folder) / name
-            found = path.relative_to(store.path).as_posix()
-            if path.is_symlink():
-                yield Problem(found, "is a symbolic link")
-            elif found not in known_folders:
-                below.remove(name)
-                yield Problem(found, "does not belong to the store")
-        for name in names:
-            found = (Path(folder) / name).relative_to(store.path).as_posix()
-            if found not in known:
-                yield Problem(found, "does not belong to the store")
-
-
-def _known_names(plan: Plan) -> set[str]:
-    known = {layout.SEALED_OBJECT, *small_objects(plan)}
+def _all_shards(found: Examination, *, deep: bool, progress: Progress | None) -> Iterator[Problem]:
+    plan = found.evidence.sound_plan
+    everything = []
     for split, item in plan.splits.items():
-        for shard in range(layout.shard_count(item.rows, plan.shard_rows)):
-            known.update(shard_objects(plan, split, shard))
-    return known
+        count = layout.shard_count(item.rows, plan.shard_rows)
+        everything += [(split, shard) for shard in range(count)]
+        found.facts[split] = {"rows": item.rows, "ok": 0, "shards": count, "skipped": []}
+    done, total = 0, sum(shard_bytes(plan, *where) for where in everything)
+    for where in everything:
+        record = yield from _commit_problems(found, where)
+        if record:
+            objects = record["objects"]
+            yield from shard_damage(found.evidence.ways, plan, where, objects, deep=deep)
+        done += shard_bytes(plan, *where)
+        if progress:
+            progress(done, total)
 
 
-def _known_folders(plan: Plan, names: set[str]) -> set[str]:
-    """Folders of known files, and those that are empty in a sealed store."""
-    empty = {layout.TMP_FOLDER, *(layout.claim_object(split, 0) for split in plan.splits)}
-    parents = {folder for name in names | empty for folder in Path(name).parents}
-    return {folder.as_posix() for folder in parents} | {layout.TMP_FOLDER}
+def _commit_problems(
+    found: Examination, where: tuple[str, int]
+) -> Generator[Problem, None, Mapping[str, Any] | None]:
+    """What is wrong with a commit record; returns it if nothing is."""
+    evidence, name = found.evidence, layout.commit_object(*where)
+    path = evidence.ways.path(name)
+    try:
+        data = evidence.ways.whole(name)
+        record = files.parse_json(Path(path), data)
+        _check_commit(evidence, where, data, record)
+    except StoreError as error:
+        problem = file_problem(evidence.ways, name, error, where)
+        is_begun = evidence.is_sealed or problem.kind == "hidden" or os.path.lexists(path)
+        if is_begun:
+            yield problem
+        else:
+            found.missing.append(where)
+        return None
+    found.committed += 1
+    facts = found.facts[where[0]]
+    facts["ok"] += record["ok"]
+    facts["skipped"] += [[row["row"], row["code"]] for row in record["skipped"]]
+    return record
 
 
-def _refuse_folder(error: OSError) -> None:
-    raise files.resource_error(Path(error.filename), error) from error
+def _check_commit(
+    evidence: Evidence, where: tuple[str, int], data: bytes, record: Mapping[str, Any]
+) -> None:
+    name = layout.commit_object(*where)
+    what = None
+    if evidence.is_sealed:
+        if files.sha256(data) != evidence.digests[name]:
+            what = "is not the file that was sealed"
+    elif files.canonical_json(record) != data or not is_sound_commit(
+        evidence.sound_plan, *where, record
+    ):
+        what = "is not a sound commit record"
+    if what:
+        raise StoreError(evidence.ways.path(name), what, "losa repair says what it would do")
 
 
-def _as_problem(store: Store, error: LosaError) -> Problem:
-    """What keeps a file from being read: itself, or a folder on the way to it."""
-    return Problem(Path(error.subject).relative_to(store.path).as_posix(), error.what)
-
-
-def _shard_problems(store: Store, split: str, shard: int, *, deep: bool) -> Iterator[Problem]:
-    commit = files.read_json(store.path / layout.commit_object(split, shard))
-    found = shard_damage(store.path, store.plan, (split, shard), commit["objects"], deep=deep)
-    yield from (Problem(name, what) for name, what in found)
+def _seal_problems(found: Examination) -> Iterator[Problem]:
+    """What is wrong with the seal; what it sums up is looked at when all that it lists is sound."""
+    damage, seal = found.evidence.seal_damage, found.evidence.seal
+    if damage:
+        shards = sum(facts["shards"] for facts in found.facts.values())
+        is_missing = damage.what == IS_MISSING and shards
+        counts = f" ({found.committed} of {shards} shards are committed)" if is_missing else ""
+        yield replace(damage, what=damage.what + counts)
+    elif seal and not found.problems and seal.get("splits") != found.facts:
+        yield Problem(layout.SEALED_OBJECT, "does not match the store")

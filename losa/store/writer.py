@@ -52,15 +52,12 @@ def create_store(
         if files.tag_is_dead(leftover.name.removeprefix(f".{path.name}.")):
             shutil.rmtree(leftover, ignore_errors=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_skeleton(aside, plan, samples, statistics)
-        if durable:
-            files.sync_tree(aside)
-        _publish_folder(aside, path, durable=durable)
-    except OSError as error:
-        if isinstance(error, LockedError):
-            raise
-        raise files.resource_error(path, error) from error
+        with files.named(path):
+            files.make_folders(path.parent, durable=durable)
+            write_skeleton(aside, plan, samples, statistics)
+            if durable:
+                files.sync_tree(aside)
+            _publish_folder(aside, path, durable=durable)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -103,23 +100,20 @@ class StoreWriter:
         self._clock = clock or Clock()
         plan_path = path / layout.PLAN_OBJECT
         self.plan = Plan.from_json(files.read_json(plan_path), plan_path)
-        self._scratch = path / layout.TMP_FOLDER
-        for folder in self._folders():  # some copying tools drop empty ones
-            folder.mkdir(parents=True, exist_ok=True)
-        self._open = ExitStack()
-        self._open.enter_context(lock.shared(path))
         self._claims = Claims(path, clock=self._clock.now)
         self._threads = ThreadPoolExecutor(min(4, len(self.plan.spec.taps)), "losa-write")
-        for leftover in self._scratch.iterdir():
-            if files.tag_is_dead(leftover.name):
-                system.current.unlink(leftover)
+        with ExitStack() as opened:
+            opened.enter_context(lock.shared(path))
+            opened.callback(self._claims.close)
+            opened.callback(self._threads.shutdown)
+            with files.named(path):
+                self._prepare()
+            self._open = opened.pop_all()
 
     def __enter__(self) -> StoreWriter:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._threads.shutdown()
-        self._claims.close()
         self._open.close()
 
     @property
@@ -214,8 +208,21 @@ class StoreWriter:
             note_unsynced(self.path)
         return True
 
+    def _prepare(self) -> None:
+        """Make the folders that some copying tools drop, and remove what dead processes left."""
+        scratch, is_sealed = self.path / layout.TMP_FOLDER, self.is_sealed
+        if not is_sealed:
+            for folder in self._folders():
+                files.make_folders(folder, durable=self.durable)
+            if self.durable:
+                # Whoever created the store may have been killed just before this.
+                system.current.sync_folder(self.path.parent)
+        for leftover in scratch.iterdir() if scratch.is_dir() else ():
+            if is_sealed or files.tag_is_dead(leftover.name):
+                system.current.unlink(leftover)
+
     def _folders(self) -> Iterator[Path]:
-        yield self._scratch
+        yield self.path / layout.TMP_FOLDER
         for split in self.plan.splits:
             for kind in ("commits", "claims"):
                 yield self.path / ".losa" / kind / split

@@ -16,6 +16,9 @@ from losa.store.plan import Numerics
 RAW: Mapping[str, str] = {"float16": "<f2", "float32": "<f4", "bfloat16": "<u2", "int8": "<i1"}
 CHANNEL = np.array([[0.5, 0.25, 1.0, 2.0, 1.0, 4.0], [1.0, 2.0, 0.5, 1.0, 0.25, 1.0]], "<f4")
 """Scales of the channels of every int8 store here: powers of two, to which all else is exact."""
+MEAN = np.array([[0.5, 0.0, -1.0, 2.0, 0.0, 0.25], [1.0, 0.0, 0.0, -4.0, 0.5, 0.0]], "<f4")
+"""What int8 takes away of every channel first, and calibration gives for the mean."""
+QUANTISER = np.stack([MEAN, CHANNEL], axis=1)
 
 
 @dataclass(eq=False)
@@ -64,10 +67,11 @@ class MemorySplit:
         values = raw.astype("<f4")
         if self.spec.dtype == "bfloat16":
             values = (raw.astype("<u4") << 16).view("<f4")
-        factors = np.exp2(np.array(exponents, "<f4"))[:, None, None, None]
+        factors, offset = np.exp2(np.array(exponents, "<f4"))[:, None, None, None], np.float32(0)
         if self.scales is not None:
             factors = self.scales.astype("<f4")[..., None] * CHANNEL[:, None, None]
-        features: Float32[np.ndarray, "k n l d"] = values * factors
+            offset = MEAN[:, None, None]
+        features: Float32[np.ndarray, "k n l d"] = values * factors + offset
         return features
 
 
@@ -110,9 +114,10 @@ class MemoryStore:
         chosen = [self.spec.taps.index(tap) for tap in taps]
         exponents = tuple(self.exponents[i] for i in chosen)
         flat = split.features(self.exponents)[chosen].reshape(len(taps), -1, self.spec.channels)
-        statistics = flat.mean(1), flat.std(1), np.abs(flat).max(1)
-        channel = CHANNEL[chosen] if self.spec.dtype == "int8" else None
-        return Calibration(*statistics, exponents, channel)
+        mean, std, absmax = flat.mean(1), flat.std(1), np.abs(flat).max(1)
+        if self.spec.dtype == "int8":
+            return Calibration(MEAN[chosen], std, absmax, exponents, CHANNEL[chosen])
+        return Calibration(mean, std, absmax, exponents)
 
 
 def separable_store(
@@ -152,7 +157,7 @@ def raw_of(
     are close enough.
     """
     if dtype == "int8":
-        relative = planes / CHANNEL[:, None, None]
+        relative = (planes - MEAN[:, None, None]) / CHANNEL[:, None, None]
         scales = (np.abs(relative).max(-1) / 126).astype("<f2")
         return np.rint(relative / scales[..., None]).astype("<i1"), scales
     scaled = planes * (2.0 ** -np.array(exponents))[:, None, None, None]

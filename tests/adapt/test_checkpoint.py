@@ -41,11 +41,12 @@ CARD = AdaptorCard(
     exponents=(0, 2),
 )
 
+ONES = (1.0,) * 8
 INT8 = dataclasses.replace(
     CARD,
     spec=dataclasses.replace(SPEC, dtype="int8"),
     exponents=(0, 0),
-    channel=((0.1, 2.0, 1e-6, 3.0, 4.0, 5.0, 6.0, 7.5), (1.0,) * 8),
+    quantiser=(((0.0,) * 8, (0.1, 2.0, 1e-6, 3.0, 4.0, 5.0, 6.0, 7.5)), ((-2.5,) * 8, (1.0,) * 8)),
 )
 
 
@@ -102,32 +103,40 @@ def test_a_card_comes_back_from_its_json() -> None:
 
 
 def test_the_scales_of_int8_channels_come_back_to_the_bit() -> None:
-    channel = torch.rand(2, 8) + 0.1
-    card = dataclasses.replace(INT8, channel=tuple(map(tuple, channel.tolist())))
+    quantiser = torch.rand(2, 2, 8) + 0.1
+    nested = tuple(tuple(map(tuple, tap)) for tap in quantiser.tolist())
+    card = dataclasses.replace(INT8, quantiser=nested)
     found = AdaptorCard.from_json(json.loads(json.dumps(card.to_json())))
     assert found == card
-    assert torch.equal(torch.tensor(found.channel), channel)
+    assert torch.equal(torch.tensor(found.quantiser), quantiser)
 
 
 def test_a_card_without_scales_is_as_it_was_before_int8() -> None:
-    assert "channel" not in CARD.to_json()
+    assert "quantiser" not in CARD.to_json()
 
 
 @pytest.mark.parametrize(
-    "channel",
-    [(), ((1.0,) * 8,), ((1.0,) * 8, (1.0,) * 7), ((1.0,) * 8, (0.0,) * 8), ((math.inf,) * 8,) * 2],
+    "quantiser",
+    [
+        (),
+        ((ONES, ONES),),
+        ((ONES, ONES), (ONES, (1.0,) * 7)),
+        ((ONES, ONES), (ONES, (0.0,) * 8)),
+        ((ONES, (math.inf,) * 8),) * 2,
+        (((-math.inf,) * 8, ONES),) * 2,
+    ],
 )
 def test_an_int8_card_whose_scales_do_not_fit_is_refused(
-    channel: tuple[tuple[float, ...], ...],
+    quantiser: tuple[tuple[tuple[float, ...], ...], ...],
 ) -> None:
-    value = dataclasses.replace(INT8, channel=channel).to_json()
-    with pytest.raises(StoreError, match="channel: is not what int8 has"):
+    value = dataclasses.replace(INT8, quantiser=quantiser).to_json()
+    with pytest.raises(StoreError, match="quantiser: is not what int8 has"):
         AdaptorCard.from_json(json.loads(json.dumps(value)))
 
 
 def test_scales_beside_another_dtype_are_refused() -> None:
     value = dataclasses.replace(INT8, spec=SPEC).to_json()
-    with pytest.raises(StoreError, match="channel: is not what float16 has"):
+    with pytest.raises(StoreError, match="quantiser: is not what float16 has"):
         AdaptorCard.from_json(value)
 
 
@@ -143,7 +152,7 @@ def test_the_digest_changes_with_everything_but_the_version_that_wrote_it() -> N
         "preprocessing": {},
         "config_digest": "",
         "exponents": (),
-        "channel": INT8.channel,
+        "quantiser": INT8.quantiser,
     }
     digests = {dataclasses.replace(CARD, **{name: other[name]}).digest for name in other}
     assert len(digests | {CARD.digest}) == len(other) + 1

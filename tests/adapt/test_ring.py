@@ -63,7 +63,7 @@ def test_a_ring_for_one_tap_decodes_with_that_taps_scales() -> None:
         found = decode(
             *(batch.features, "int8", ring.exponents),
             scales=batch.scales,
-            channel=ring.channel,
+            quantiser=ring.quantiser,
         )
     want = split.features(store.exponents)[1:, :8]
     np.testing.assert_array_equal(found.numpy(), want)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from losa.errors import InputError, StoreError
-from losa.extract.calibrate import Calibrator, Statistics, stored_channel_scales
+from losa.extract.calibrate import Calibrator, Statistics, stored_quantiser
 from losa.features import StoreDtype
 from losa.store.layout import spare_object, statistic_object
 from tests.store.build import begin_store, small_plan, statistics
@@ -55,16 +55,17 @@ def test_only_int8_has_channel_scales(dtype: StoreDtype, tmp_path: Path) -> None
     found = Statistics(*np.ones((3, 1, 4), "<f4"))
     assert set(found.arrays(dtype)) == {"mean", "std", "absmax"}
     assert set(found.arrays("int8")) == {"mean", "std", "absmax", "channel"}
-    np.testing.assert_array_equal(found.arrays("int8")["channel"], [[4.0] * 4])
-    assert stored_channel_scales(tmp_path, small_plan(dtype=dtype).spec) is None
+    np.testing.assert_array_equal(found.arrays("int8")["channel"], [[1.0] * 4])
+    assert stored_quantiser(tmp_path, small_plan(dtype=dtype).spec) is None
 
 
 def test_channel_scales_are_read_from_a_store_that_is_not_sealed(tmp_path: Path) -> None:
     plan = small_plan(dtype="int8")
     begin_store(tmp_path / "s.zarr", plan)
-    found = stored_channel_scales(tmp_path / "s.zarr", plan.spec)
+    found = stored_quantiser(tmp_path / "s.zarr", plan.spec)
     assert found is not None
-    np.testing.assert_array_equal(found, statistics(plan)["channel"])
+    np.testing.assert_array_equal(found[:, 0], statistics(plan)["mean"])
+    np.testing.assert_array_equal(found[:, 1], statistics(plan)["channel"])
 
 
 @pytest.mark.parametrize("damage", [b"", bytes(24)])
@@ -77,4 +78,4 @@ def test_channel_scales_that_a_power_cut_left_are_refused_by_name(
     name = statistic_object(3, "channel")
     (tmp_path / "s.zarr" / (spare_object(name) if is_spare else name)).write_bytes(damage)
     with pytest.raises(StoreError, match=r"calib/tap03/channel/c\.0: is not what its spare"):
-        stored_channel_scales(tmp_path / "s.zarr", plan.spec)
+        stored_quantiser(tmp_path / "s.zarr", plan.spec)

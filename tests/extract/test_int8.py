@@ -32,7 +32,7 @@ def sealed(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_channel_scales_are_those_of_the_stores_own_statistics(sealed: Path) -> None:
     found = open_store(sealed).calibration((2, 11))
     assert found.channel is not None
-    np.testing.assert_array_equal(found.channel, channel_scales(found.mean, found.std))
+    np.testing.assert_array_equal(found.channel, channel_scales(found.std))
     assert found.exponent == (0, 0)
 
 
@@ -61,7 +61,7 @@ def test_a_feature_that_int8_cannot_hold_names_its_sample_and_tap(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if calibration had seen other rows: what comes then may be larger than any scale.
-    monkeypatch.setattr("losa.extract.calibrate.channel_scales", lambda mean, _: 0 * mean + 1e-20)
+    monkeypatch.setattr("losa.extract.calibrate.channel_scales", lambda std: 0 * std + 1e-20)
     with pytest.raises(InputError, match=r"png: its features at tap 2 do not fit int8") as caught:
         extract(tiny_config(pictures, tmp_path / "s.zarr", store_dtype="int8"))
     assert caught.value.exit_code == 3

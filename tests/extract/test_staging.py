@@ -38,15 +38,16 @@ def test_planes_arrive_on_the_host_in_the_stores_dtype(dtype: StoreDtype, device
 def test_int8_planes_arrive_with_the_scales_of_their_tokens(device: str) -> None:
     plan = small_plan(dtype="int8")
     planes = [torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(i)) for i in range(2)]
-    channel = np.random.default_rng(0).uniform(0.5, 2.0, (2, 6)).astype("<f4")
-    stage = Stage(plan, torch.device(device), channel)
+    quantiser = np.random.default_rng(0).uniform(0.5, 2.0, (2, 2, 6)).astype("<f4")
+    stage = Stage(plan, torch.device(device), quantiser)
     host = stage.encode([plane.to(device) for plane in planes]).wait()
     assert host.scales is not None
     for tap, plane in enumerate(planes):
         assert host.planes[tap].dtype == np.int8
         assert host.scales[tap].dtype == np.float16
-        step = host.scales[tap].astype("<f4")[..., None] * channel[tap]
-        error = np.abs(host.planes[tap] * step - plane.numpy())
+        mean, channel = quantiser[tap]
+        step = host.scales[tap].astype("<f4")[..., None] * channel
+        error = np.abs(host.planes[tap] * step + mean - plane.numpy())
         assert np.all(error <= 0.501 * step)
         np.testing.assert_array_equal(host.absmax[tap], host.scales[tap].max(1))
 

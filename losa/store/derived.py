@@ -1,0 +1,141 @@
+"""What the small files of a store must hold, worked out from the plan, a listing, or a commit.
+
+Source: docs/store-format.md, sections "Names" and "What repair restores".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from losa.errors import StoreError
+from losa.features import Sample
+from losa.store import files, layout, zarrjson
+from losa.store.damage import held_rows, record_objects, shard_objects
+from losa.store.plan import Plan
+from losa.store.seal import SAMPLE_COLUMNS, sealed_root_bytes
+from losa.store.sealed import OK_STATUS
+from losa.store.skeleton import metadata_documents, root_document, sample_columns
+
+Listing = Callable[[str], Sequence[Sample]]
+"""Gives the listed samples of a split."""
+
+
+class Derivation:
+    """The files of a store that follow from its plan and its listings."""
+
+    def __init__(self, plan: Plan, listing: Listing) -> None:
+        self._plan = plan
+        self._listing = listing
+        self._documents = metadata_documents(plan)
+        self._columns = {
+            f"{split}/sample/{column}/c.0": split
+            for split in plan.splits
+            for column in SAMPLE_COLUMNS
+        }
+
+    @property
+    def names(self) -> list[str]:
+        """Every such file."""
+        documents = [f"{name}/zarr.json" for name in self._documents]
+        return [layout.ROOT_OBJECT, *documents, *self._columns]
+
+    def derive(self, name: str) -> bytes:
+        """What a file must hold; the root's metadata as in a sealed store.
+
+        Raises:
+            StoreError: it follows from a samples table that is damaged.
+        """
+        if name == layout.ROOT_OBJECT:
+            return sealed_root_bytes(self._plan)
+        split = self._columns.get(name)
+        if split is None:
+            node = name.removesuffix("/zarr.json")
+            return zarrjson.document_bytes(self._documents[node])
+        return dict(sample_columns(self._plan, split, self._listing(split)))[name]
+
+    def holds(self, name: str, data: bytes) -> bool:
+        """Whether a file of an unsealed store is as it must be: its root may be as first written.
+
+        Raises:
+            StoreError: it follows from a samples table that is damaged.
+        """
+        if name == layout.ROOT_OBJECT and data == first_root_bytes(self._plan):
+            return True
+        return data == self.derive(name)
+
+
+def first_root_bytes(plan: Plan) -> bytes:
+    """The root's ``zarr.json`` of a store that is not sealed yet."""
+    return zarrjson.document_bytes(root_document(plan))
+
+
+def parse_listing(path: Path, data: bytes) -> list[Sample]:
+    """The listed samples that a samples table holds.
+
+    Raises:
+        StoreError: it is not as losa writes it.
+    """
+    listed = []
+    for line in data.splitlines(keepends=True):
+        row = files.parse_json(path, b'{"row":' + line + b"}")["row"]
+        if not (isinstance(row, list) and [type(item) for item in row] == [str, str, int]):
+            raise StoreError(path, "is not a samples table", "run losa verify")
+        listed.append(Sample(*row))
+    return listed
+
+
+def listing_digest(listed: Iterable[Sample]) -> str:
+    """Sha256 of the keys, paths and labels of a listing, in its order.
+
+    Example:
+        >>> listing_digest([Sample("a", "a.png", 0)])[:8]
+        '4ea5f97a'
+    """
+    digest = hashlib.sha256()
+    for sample in listed:
+        line = json.dumps([sample.key, sample.path, sample.label], separators=(",", ":"))
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def status_bytes(plan: Plan, split: str, shard: int, skipped: Sequence[Mapping[str, Any]]) -> bytes:
+    """The status file of a shard, from what its commit record says of skipped rows."""
+    status = np.zeros(plan.shard_rows, dtype=np.uint8)
+    status[: held_rows(plan, split, shard)] = OK_STATUS
+    for row in skipped:
+        status[row["row"] - shard * plan.shard_rows] = row["code"]
+    return status.tobytes()
+
+
+def is_sound_commit(plan: Plan, split: str, shard: int, record: Mapping[str, Any]) -> bool:
+    """Whether a commit record says nothing that cannot be, where no seal vouches for it."""
+    try:
+        first, stop = layout.shard_span(shard, plan.splits[split].rows, plan.shard_rows)
+        objects, skipped = record["objects"], record["skipped"]
+        status = status_bytes(plan, split, shard, skipped)
+        return (
+            [record["split"], record["shard"], record["rows"]] == [split, shard, [first, stop]]
+            and record["ok"] == stop - first - len(skipped)
+            and all(first <= row["row"] < stop and row["code"] > OK_STATUS for row in skipped)
+            and set(objects) == set(shard_objects(plan, split, shard))
+            and objects[layout.status_object(split, shard)]["sha256"] == files.sha256(status)
+            and _agree(plan, split, shard, objects)
+        )
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
+        return False
+
+
+def _agree(plan: Plan, split: str, shard: int, objects: Mapping[str, Any]) -> bool:
+    """Whether what is said of records is what is said of their check files."""
+    for tap in plan.spec.taps:
+        digest = objects[layout.check_object(split, tap, shard)]["sha256"]
+        for name in record_objects(plan, split, tap, shard):
+            if objects[name]["checks"] != digest:
+                return False
+    return all(type(facts["bytes"]) is int for facts in objects.values())
