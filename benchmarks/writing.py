@@ -96,6 +96,7 @@ class Writing:
 
     def _seconds(self, write: Callable[[Path, np.ndarray], Any]) -> float:
         path = self._folder / "round"
+        os.sync()  # nobody pays for what another one has left to the kernel
         started = time.perf_counter()
         write(path, self._planes)
         seconds = time.perf_counter() - started
@@ -108,6 +109,7 @@ class Writing:
     def _losa(self, *, durable: bool) -> float:
         path = self._folder / "round"
         begin(path, self._plan)
+        os.sync()  # nobody pays for what another one has left to the kernel
         started = time.perf_counter()
         fill(path, self._planes, durable=durable)
         seconds = time.perf_counter() - started

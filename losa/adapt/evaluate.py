@@ -25,8 +25,8 @@ from losa.adapt.source import FeatureSource
 from losa.config import AdaptConfig
 from losa.device import Compute, resolve_compute
 from losa.errors import MismatchError, StoreError
-from losa.store import open_store
 from losa.store.files import write_atomic
+from losa.store.opening import open_source
 from losa.store.plan import differing_fields
 
 PRINTED_CLASSES: Final = 100
@@ -66,7 +66,7 @@ def evaluate(
     """
     adaptor, card = load_adaptor(run_dir)
     config = load_config(run_dir)
-    store = open_store(store_path) if store_path is not None else _own_store(config)
+    store = open_source(store_path) if store_path is not None else _own_store(config)
     check_same_features(card, store)
     compute = _compute_of_run(run_dir, config, device)
     part = _part_of_run(store, split, config, card)
@@ -172,7 +172,7 @@ def check_same_features(card: AdaptorCard, store: FeatureSource) -> None:
 
 def _own_store(config: AdaptConfig) -> FeatureSource:
     try:
-        return open_store(config.store)
+        return open_source(config.store)
     except StoreError as error:
         if config.store.exists():
             raise

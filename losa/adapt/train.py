@@ -34,7 +34,7 @@ from losa.config import AdaptConfig
 from losa.device import Compute, resolve_compute
 from losa.errors import StoreError
 from losa.features import FeatureSpec, resolve_taps
-from losa.store import open_store
+from losa.store.opening import open_source
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def adapt(config: AdaptConfig, *, progress: Progress | None = None) -> AdaptRepo
         ResourceError: the device is not there, or the run cannot be written.
         LockedError: another process is training in ``config.out``.
     """
-    return adapt_on(open_store(config.store), config, progress=progress)
+    return adapt_on(open_source(config.store), config, progress=progress)
 
 
 def adapt_on(

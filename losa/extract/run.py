@@ -144,13 +144,9 @@ class _Job:
             check_space(path, self.plan)
             statistics = self._calibrate()
             self.plan = _with_exponents(self.plan, statistics)
-            create_store(
-                path,
-                self.plan,
-                self.dataset.splits,
-                statistics.arrays(self.plan.spec.dtype),
-                durable=self.durable,
-            )
+            # Synced whatever --durability says: nothing tells later whether its labels are whole.
+            arrays = statistics.arrays(self.plan.spec.dtype)
+            create_store(path, self.plan, self.dataset.splits, arrays)
             return
         check_format(path)
         plan_path = path / layout.PLAN_OBJECT

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from losa.adapt.checkpoint import load_card
 from losa.adapt.evaluate import check_same_features, logits_of_rows
+from losa.adapt.source import FeatureSource
 from losa.errors import InputError
 from losa.extract.decode import DecodePool
 from losa.extract.images import EXTENSIONS
 from losa.live.backbone import LivePipeline, Workers, decode_workers
-from losa.store import Store, open_store
+from losa.store.opening import open_source
 from losa.store.sealed import OK_STATUS
 
 EXACT_TOLERANCE: Final = 1e-4
@@ -51,7 +52,7 @@ def predict(request: PredictRequest) -> dict[str, Any]:
         LosaError: the run, the weights or the store do not fit, or there is no image.
     """
     images = list(_images(request.paths))
-    store = open_store(request.store) if request.store is not None else None
+    store = open_source(request.store) if request.store is not None else None
     if store is not None:
         check_same_features(load_card(request.run), store)
     pipeline = LivePipeline(request.run, request.weights, request.device)
@@ -107,7 +108,7 @@ def _top(logits: Float[Tensor, "y"], classes: Sequence[str], count: int) -> list
 
 
 def _cache_check(
-    pipeline: LivePipeline, store: Store, live: Mapping[Path, Tensor]
+    pipeline: LivePipeline, store: FeatureSource, live: Mapping[Path, Tensor]
 ) -> dict[str, Any]:
     """Largest difference between live and cached logits over the images that the store lists."""
     differences, same = [], True
@@ -125,13 +126,13 @@ def _cache_check(
     }
 
 
-def _tolerance(pipeline: LivePipeline, store: Store) -> float:
+def _tolerance(pipeline: LivePipeline, store: FeatureSource) -> float:
     """Difference of logits that the features' own rounding explains."""
     is_exact = {pipeline.card.spec.dtype, store.spec.dtype} == {"float32"}
     return EXACT_TOLERANCE if is_exact else HALF_TOLERANCE
 
 
-def _places_of(store: Store, paths: Sequence[Path]) -> dict[str, dict[Path, int]]:
+def _places_of(store: FeatureSource, paths: Sequence[Path]) -> dict[str, dict[Path, int]]:
     """By split, the readable row of each path that ends with a whole sample's path.
 
     The longest sample's path wins; where several rows have it, none does.

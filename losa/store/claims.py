@@ -107,6 +107,10 @@ class Claims:
         path = self._path(task)
         return bool(_read_claim(path)) and not self._is_dead(path) and not self._seen_alive(path)
 
+    def is_abandoned(self, task: ShardTask) -> bool:
+        """Whether a shard's claim, just seen for the first time, is certainly nobody's any more."""
+        return self._is_dead(self._path(task))
+
     def beat(self) -> None:
         """Count up the beat of every claim held."""
         with self._lock:

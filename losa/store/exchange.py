@@ -8,7 +8,8 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -222,14 +223,18 @@ def _table(store: Store, split: str, name: str) -> np.ndarray:
     if any(b"\0" in text for text in texts):
         what = f"has a {name} with a zero byte in {split}"
         raise StoreError(store.path, what, "HDF5 cannot hold it; copy the store's folder instead")
-    return np.array(texts, dtype=f"S{max(1, *map(len, texts))}")
+    width = max(1, *map(len, texts))
+    if width * len(texts) > files.MAX_TABLE_BYTES:
+        what = f"has {name}s too long for one file in {split}"
+        raise StoreError(store.path, what, "export fewer splits, or copy the store's folder")
+    return np.array(texts, dtype=f"S{width}")
 
 
 def _publish(export: _Export, out: Path, *, overwrite: bool, progress: Progress) -> None:
     """Write the file aside, and give it its name when all of it is on the disk."""
     temporary = out.with_name(f".{out.name}.{files.owner_tag()}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with files.named(out):
+        files.make_folders(out.absolute().parent, durable=True)
         for leftover in out.parent.glob(f".{glob.escape(out.name)}.*"):
             if files.tag_is_dead(leftover.name.removeprefix(f".{out.name}.")):
                 system.current.unlink(leftover)
@@ -241,11 +246,8 @@ def _publish(export: _Export, out: Path, *, overwrite: bool, progress: Progress)
             elif not files.publish(temporary, out, durable=True):
                 raise UsageError(out, "was written by another process", "give another file")
         finally:
-            system.current.unlink(temporary)
-    except OSError as error:
-        if isinstance(error, StoreError):
-            raise
-        raise files.resource_error(out, error) from error
+            with suppress(OSError):
+                system.current.unlink(temporary)
 
 
 def _write(export: _Export, path: Path, progress: Progress) -> None:

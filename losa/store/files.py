@@ -86,8 +86,7 @@ def create_once(path: Path, data: bytes, *, scratch: Path, durable: bool) -> boo
     def create() -> bool:
         temporary = write_temporary(scratch, data, durable=durable)
         try:
-            with _removed_on_failure(temporary):
-                return publish(temporary, path, durable=durable)
+            return publish(temporary, path, durable=durable)
         except FileNotFoundError:
             if path.exists():
                 return False
@@ -99,14 +98,15 @@ def create_once(path: Path, data: bytes, *, scratch: Path, durable: bool) -> boo
 
 def publish(temporary: Path, path: Path, *, durable: bool) -> bool:
     """Give a finished temporary file its final name; never overwrites. Returns whether it did."""
-    try:
-        system.current.place(temporary, path)
-    except FileExistsError:
-        system.current.unlink(temporary)
-        return False
-    if durable:
-        system.current.sync_folder(path.parent)
-    return True
+    with _removed_on_failure(temporary):
+        try:
+            system.current.place(temporary, path)
+        except FileExistsError:
+            system.current.unlink(temporary)
+            return False
+        if durable:
+            system.current.sync_folder(path.parent)
+        return True
 
 
 def settle(temporary: Path, path: Path, *, durable: bool, may_replace: Callable[[], bool]) -> None:
@@ -115,17 +115,18 @@ def settle(temporary: Path, path: Path, *, durable: bool, may_replace: Callable[
     An equal file is kept. Another one is replaced in one act if ``may_replace`` says so just then,
     and kept if not: whoever asks must still own the name.
     """
-    try:
-        system.current.place(temporary, path)
-    except FileExistsError:
-        if filecmp.cmp(temporary, path, shallow=False) or not may_replace():
-            system.current.unlink(temporary)
-            if durable:
-                system.current.sync_file(path)
-        else:
-            system.current.rename(temporary, path)
-    if durable:
-        system.current.sync_folder(path.parent)
+    with _removed_on_failure(temporary):
+        try:
+            system.current.place(temporary, path)
+        except FileExistsError:
+            if filecmp.cmp(temporary, path, shallow=False) or not may_replace():
+                system.current.unlink(temporary)
+                if durable:
+                    system.current.sync_file(path)
+            else:
+                system.current.rename(temporary, path)
+        if durable:
+            system.current.sync_folder(path.parent)
 
 
 def sync_tree(root: Path) -> None:

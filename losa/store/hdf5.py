@@ -176,7 +176,10 @@ def _text_type(width: int) -> Any:
 
 
 class _Pages:
-    """The memory that the library takes for a file: only what is written takes room."""
+    """The memory that the library takes for a file: only what is written takes room.
+
+    What it reads into and writes from is a buffer of a type of its own.
+    """
 
     def __init__(self) -> None:
         self.nbytes = 0
@@ -195,15 +198,14 @@ class _Pages:
     def tell(self) -> int:
         return self._at
 
-    def read(self, _: int = -1) -> bytes:
-        raise AssertionError("the library asks whether this is here, and calls readinto")
-
-    def readinto(self, data: memoryview) -> int:
+    def readinto(self, data: Any) -> int:
         for part, page, start in self._parts(data):
             part[:] = page[start : start + len(part)]
         return len(data)
 
-    def write(self, data: memoryview) -> int:
+    read = readinto  # what h5py knows a file by; it calls the other
+
+    def write(self, data: Any) -> int:
         for part, page, start in self._parts(data):
             page[start : start + len(part)] = part
         self.nbytes = max(self.nbytes, self._at)
@@ -215,7 +217,7 @@ class _Pages:
     def flush(self) -> None:
         """Nothing is kept back."""
 
-    def _parts(self, data: memoryview) -> list[tuple[memoryview, bytearray, int]]:
+    def _parts(self, data: Any) -> list[tuple[memoryview, bytearray, int]]:
         """The pages that ``data`` lies across from here on, and moves on behind it."""
         parts, rest = [], memoryview(data).cast("B")
         while rest:

@@ -169,6 +169,11 @@ def claim_object(split: str, shard: int) -> str:
     return f".losa/claims/{split}/{shard:06d}"
 
 
+def inherited_object(split: str, shard: int) -> str:
+    """A shard's commit record in the store that is being extended by more taps."""
+    return f"{INHERITED_FOLDER}/{split}/{shard:06d}.json"
+
+
 def samples_object(split: str) -> str:
     """The samples table of a split, below the store's root."""
     return f".losa/samples/{split}.jsonl"
@@ -190,6 +195,7 @@ def spare_object(name: str) -> str:
 
 
 SPARE_FOLDER: Final = ".losa/spare"
+INHERITED_FOLDER: Final = ".losa/inherited"
 QUARANTINE_FOLDER: Final = ".losa/quarantine"
 UNSYNCED_OBJECT: Final = ".losa/unsynced"
 PLAN_OBJECT: Final = ".losa/plan.json"

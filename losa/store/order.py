@@ -7,6 +7,7 @@ keeps for ever, and a stable sort; not on ``Generator.permutation``, whose strea
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Int64
@@ -107,6 +108,25 @@ class EpochOrder:
         """The rows of one window, not mixed yet: its blocks one after another."""
         blocks = self._shuffled[number * self._window : (number + 1) * self._window]
         return np.concatenate([self.rows[i * self._block : (i + 1) * self._block] for i in blocks])
+
+    def windows_of(self, rows: Int64[np.ndarray, "b"]) -> Int64[np.ndarray, "b"]:
+        """The window that each of some rows lies in; -1 for a row that the epoch does not visit.
+
+        Example:
+            >>> EpochOrder(np.arange(8), 0, 0, block=2, window=2).windows_of(np.array([8]))
+            array([-1])
+        """
+        if not len(self.rows):
+            return np.full(len(rows), -1, dtype=np.int64)
+        place = np.searchsorted(self.rows, rows).clip(max=len(self.rows) - 1)
+        windows = self._places[place // self._block] // self._window
+        found: Int64[np.ndarray, "b"] = np.where(self.rows[place] == rows, windows, -1)
+        return found
+
+    @cached_property
+    def _places(self) -> Int64[np.ndarray, "n"]:
+        """Where in the epoch each block has got to."""
+        return np.argsort(self._shuffled)
 
     def _first(self, number: int) -> int:
         """Position of a window's first row."""

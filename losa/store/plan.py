@@ -6,8 +6,8 @@ Source: docs/store-format.md, section "Plan".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ MAX_SHARD_ROWS: Final = 2**20
 MAX_SIDE: Final = 2**16
 MAX_CHANNELS: Final = 2**20
 MAX_EXPONENT: Final = 127
+MAX_RECORD_BYTES: Final = 2**40
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,9 @@ class Plan:
 
     ``backbone`` holds the model's name, its weights' digest and the token policy;
     ``preprocessing`` how pixels are made; ``exponents`` the power of two each tap was divided by
-    before a float16 cast (calibrated, hence not part of the identity). ``writer`` is the version
-    of losa that began the store, no part of the identity either.
+    before a float16 cast (calibrated, hence not part of the identity). ``calibration_split`` is the
+    split that calibration looked at, and ``writer`` the version of losa that began the store: no
+    parts of the identity either.
     """
 
     spec: FeatureSpec
@@ -76,6 +78,7 @@ class Plan:
     numerics: Numerics
     exponents: tuple[int, ...] = ()
     writer: str = f"losa {__version__}"
+    calibration_split: str = "train"
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -100,6 +103,15 @@ class Plan:
         """sha256 of the identity."""
         return files.sha256(files.canonical_json(self.identity))
 
+    def holds(self, other: Plan) -> bool:
+        """Whether a store of this plan has every tap and split of one of the other plan.
+
+        Plans that differ in anything else hold nothing of each other.
+        """
+        has_taps = set(other.spec.taps) <= set(self.spec.taps)
+        has_splits = other.splits.keys() <= self.splits.keys()
+        return has_taps and has_splits and not list(_other_fields(self, other))
+
     def to_json(self) -> dict[str, Any]:
         """The content of ``plan.json``."""
         return {
@@ -107,6 +119,7 @@ class Plan:
             "identity": self.identity,
             "numerics": self.numerics.to_json(),
             "exponents": list(self.exponents),
+            "calibration_split": self.calibration_split,
             "writer": self.writer,
         }
 
@@ -133,7 +146,9 @@ class Plan:
                 numerics=Numerics(**value["numerics"]),
                 exponents=tuple(value["exponents"]),
                 writer=value["writer"],
+                calibration_split=value["calibration_split"],
             )
+            _check_kinds(plan)
             _check_bounds(plan)
             _check_splits(plan, views=identity["views"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -164,10 +179,25 @@ def check_same_identity(path: Path, wanted: Plan, found: Plan) -> None:
     """
     fields = list(differing_fields(wanted.identity, found.identity))
     if fields:
+        todo = "give another --store, or --overwrite"
+        if not found.holds(wanted) and not list(_other_fields(wanted, found)):
+            todo = "add them with --extend, give another --store, or --overwrite"
+        what = "holds another plan (asked / store): " + ", ".join(fields)
+        raise MismatchError(path, what, todo)
+
+
+def check_extends(path: Path, wanted: Plan, found: Plan) -> None:
+    """Refuse to add to a store what is not the same but for its taps and splits.
+
+    Raises:
+        MismatchError: another identity field differs; every differing field is named.
+    """
+    fields = list(_other_fields(wanted, found))
+    if fields:
         raise MismatchError(
             path,
-            "holds another plan (asked / store): " + ", ".join(fields),
-            "give another --store, or --overwrite",
+            "cannot be extended by another plan (asked / store): " + ", ".join(fields),
+            "give the flags that it was extracted with, or none for what shall stay as it is",
         )
 
 
@@ -188,9 +218,34 @@ def check_same_numerics(path: Path, wanted: Numerics, found: Numerics) -> None:
         )
 
 
+def _other_fields(ours: Plan, theirs: Plan) -> Iterator[str]:
+    """Name the identity fields in which two plans differ, but for what one has more of."""
+    common = ours.splits.keys() & theirs.splits.keys()
+    yield from differing_fields(_core(ours, common), _core(theirs, common))
+
+
+def _core(plan: Plan, splits: Set[str]) -> dict[str, Any]:
+    """A plan's identity with some of its splits only, and no matter which taps."""
+    some = {name: plan.splits[name] for name in splits}
+    return replace(plan, spec=plan.spec.with_taps((0,)), splits=some).identity
+
+
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 -- one line of a terminal
+
+
+def _check_kinds(plan: Plan) -> None:
+    """Refuse values of another kind, for types are only hints to a file."""
+    numerics, listings = plan.numerics, [split.listing for split in plan.splits.values()]
+    for value in (plan.dataset, plan.spec.backbone, numerics.device, *plan.classes, *listings):
+        if not isinstance(value, str):
+            raise TypeError(f"{_short(value)} is no text")
+    if not (numerics.autocast is None or isinstance(numerics.autocast, str)):
+        raise TypeError(f"autocast is {_short(numerics.autocast)}")
+    for part in (plan.backbone, plan.preprocessing):
+        if not isinstance(part, dict):
+            raise TypeError(f"{_short(part)} is no object")
 
 
 def _check_bounds(plan: Plan) -> None:
@@ -200,6 +255,7 @@ def _check_bounds(plan: Plan) -> None:
         _whole(f"grid.{name}", getattr(grid, name), 1, MAX_SIDE)
     _whole("grid.prefix", grid.prefix, 0, MAX_SIDE)
     _whole("channels", spec.channels, 1, MAX_CHANNELS)
+    _whole("record", spec.record_bytes, 1, MAX_RECORD_BYTES)
     _whole("shard_rows", plan.shard_rows, 1, MAX_SHARD_ROWS)
     _whole("order_seed", plan.order_seed, 0, 2**64 - 1)
     _whole("calibration_rows", plan.calibration_rows, 1, MAX_ROWS)
@@ -210,8 +266,12 @@ def _check_bounds(plan: Plan) -> None:
         _whole("exponent", exponent, 0, MAX_EXPONENT)
     if len(plan.exponents) != len(spec.taps):
         raise ValueError(f"{len(plan.exponents)} exponents for {len(spec.taps)} taps")
+    if any(plan.exponents) and spec.dtype != "float16":
+        raise ValueError(f"exponents in a store of {spec.dtype}")
     if not WRITER.fullmatch(plan.writer):
         raise ValueError(f"writer is {_short(plan.writer)!r}")
+    if not SPLIT_NAME.fullmatch(plan.calibration_split):
+        raise ValueError(f"calibration_split is {_short(plan.calibration_split)!r}")
 
 
 def _check_splits(plan: Plan, *, views: object) -> None:

@@ -114,8 +114,18 @@ def _sweep(root: Path, *, durable: bool) -> None:
     for folder in swept:
         for leftover in folder.iterdir():
             system.current.unlink(leftover)
+    _sweep_inherited(root / layout.INHERITED_FOLDER)
     if durable:
         # Before the seal is there: a name that came back after a power cut would be foreign to it,
         # and a commit record that went was perhaps not synced by a process that was killed.
         for folder in [*swept, *(root / ".losa/commits").iterdir(), root / ".losa"]:
             system.current.sync_folder(folder)
+
+
+def _sweep_inherited(inherited: Path) -> None:
+    """Remove the old commit records of a store that was extended, and the folder made for them."""
+    for folder in inherited.glob("*"):
+        for leftover in folder.glob("*"):
+            system.current.unlink(leftover)
+        system.current.rmdir(folder)
+    system.current.rmdir(inherited)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,15 +21,25 @@ OK_STATUS: Final = 1
 REPAIR: Final = "run losa verify on the store; losa repair mends what it names"
 
 
-class SealedFiles:
-    """Reads files of a sealed store; safe to use from several threads at once."""
+Read = Callable[[str], bytes]
+"""Gives a file's content by its name below the store's root."""
 
-    def __init__(self, path: Path, plan: Plan, sealed: Mapping[str, Any]) -> None:
+
+class SealedFiles:
+    """Reads files of a sealed store; safe to use from several threads at once.
+
+    ``read`` gives the content of a small file, where that does not simply lie at its name.
+    """
+
+    def __init__(
+        self, path: Path, plan: Plan, sealed: Mapping[str, Any], read: Read | None = None
+    ) -> None:
         self.path = path
         self.plan = plan
         self.folders = Folders(path)
         self.shards = ShardTable(descriptor_limit())
-        self._sealed = sealed
+        self.sealed = sealed
+        self._read = read
         self._digests: Mapping[str, str] = sealed["files"]
         self._commits: dict[tuple[str, int], Mapping[str, Any]] = {}
 
@@ -47,6 +57,8 @@ class SealedFiles:
         Raises:
             StoreError: the file is missing, not regular, or behind a link.
         """
+        if self._read is not None:
+            return self._read(name)
         path = self.folders.check(name)
         return self.shards.with_room(lambda: files.read_file(path, at_most=files.MAX_TABLE_BYTES))
 
@@ -88,7 +100,7 @@ class SealedFiles:
         rows = self.plan.splits[split].rows
         status = np.full(rows, OK_STATUS, dtype=np.uint8)
         try:
-            skipped = np.array(self._sealed["splits"][split]["skipped"], dtype=np.int64)
+            skipped = np.array(self.sealed["splits"][split]["skipped"], dtype=np.int64)
             row, code = skipped.reshape(-1, 2).T
             status[row] = code.astype(np.uint8)
             is_sound = bool(((row >= 0) & (code > OK_STATUS) & (status[row] == code)).all())

@@ -9,6 +9,7 @@ import resource
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Final, Protocol, TypeVar, runtime_checkable
@@ -77,6 +78,19 @@ class FileShard:
             if count == 0:
                 raise StoreError(self.path, "ended while it was read", "run losa verify")
             rest, offset = rest[count:], offset + count
+
+    def advise(self, first: int, stop: int, advice: int) -> None:
+        """Tell the kernel what becomes of some records; what it makes of that is its own affair.
+
+        Of ``POSIX_FADV_DONTNEED`` only whole pages count: the outer ones hold other records too.
+        """
+        start, end = (self._base + slot * self._record_bytes for slot in (first, stop))
+        if advice == os.POSIX_FADV_DONTNEED:
+            page = mmap.PAGESIZE
+            start, end = -(-start // page) * page, end // page * page
+        if start < end:
+            with suppress(OSError):
+                os.posix_fadvise(self._handle, start, end - start, advice)
 
     def mapped(self, held: int) -> MappedShard:
         """The file's ``held`` records as a mapping, which keeps a descriptor of its own.

@@ -18,11 +18,14 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Float16, Shaped, UInt8
 
-from losa.errors import LosaError
+from losa.errors import ResourceError
 from losa.store import files, layout, system
 from losa.store.claims import Claims, ShardTask
 from losa.store.plan import Plan
 from losa.store.sealed import OK_STATUS
+
+WRITE_BEHIND_BYTES: Final = 2**20
+"""What has gathered of a shard file before the disk is asked to begin with it."""
 
 log = logging.getLogger(__name__)
 _TAKEN: Final = "shard %d of %s was taken over by another process"
@@ -43,6 +46,14 @@ class Place:
     durable: bool
     given: Mapping[str, Any]
 
+    def missing_taps(self, task: ShardTask) -> tuple[int, ...]:
+        """Taps of a shard that are not there already."""
+        return tuple(
+            tap
+            for tap in self.plan.spec.taps
+            if layout.tokens_object(task.split, tap, task.shard) not in self.given
+        )
+
 
 class ShardWriter:
     """Takes the rows of one shard in order and commits them together.
@@ -53,11 +64,7 @@ class ShardWriter:
     def __init__(self, place: Place, task: ShardTask) -> None:
         plan = place.plan
         self.task = task
-        self.taps = tuple(
-            tap
-            for tap in plan.spec.taps
-            if layout.tokens_object(task.split, tap, task.shard) not in place.given
-        )
+        self.taps = place.missing_taps(task)
         self._place = place
         self._checks = np.zeros((len(self.taps), plan.shard_rows), dtype="<u4")
         self._status = np.zeros(plan.shard_rows, dtype=np.uint8)
@@ -75,11 +82,12 @@ class ShardWriter:
 
     def __enter__(self) -> ShardWriter:
         try:
-            for stream in self._streams:
-                stream.open()
-        except OSError as error:
+            with files.named(self._place.root):
+                for stream in self._streams:
+                    stream.open()
+        except ResourceError:
             self._abandon()
-            raise files.resource_error(self._place.root, error) from error
+            raise
         return self
 
     def __exit__(
@@ -87,16 +95,14 @@ class ShardWriter:
     ) -> None:
         try:
             if kind is None:
-                self._commit()
-        except OSError as error:
+                with files.named(self._place.root):
+                    self._commit()
+        except ResourceError as error:
             # Taken for dead by another host, which has removed our temporaries: it writes now.
-            is_swept = isinstance(error.__cause__ or error, FileNotFoundError)
-            if is_swept and not self._owns_the_names():
-                log.warning(_TAKEN, self.task.shard, self.task.split)
-            elif isinstance(error, LosaError):
+            is_swept = isinstance(error.__cause__, FileNotFoundError)
+            if not is_swept or self._owns_the_names():
                 raise
-            else:
-                raise files.resource_error(self._place.root, error) from error
+            log.warning(_TAKEN, self.task.shard, self.task.split)
         finally:
             self._abandon()
 
@@ -136,14 +142,10 @@ class ShardWriter:
     def _together(self, act: Callable[[int], None]) -> None:
         """Do something for every tap at once; raises only when all of it has ended."""
         acts = [self._place.threads.submit(act, tap) for tap in range(len(self.taps))]
-        try:
-            wait(acts)
+        wait(acts)
+        with files.named(self._place.root):
             for done in acts:
                 done.result()
-        except OSError as error:
-            if isinstance(error, LosaError):
-                raise
-            raise files.resource_error(self._place.root, error) from error
 
     def _write_tap(
         self,
@@ -198,7 +200,7 @@ class ShardWriter:
 
     def _publish_tap(self, number: int) -> None:
         for stream in self._of_tap(number):
-            stream.finish(self.task.rows, durable=self._place.durable)
+            stream.finish(self.task.rows)
             self._settle(stream.path, stream.name)
 
     def _publish_small(self, name: str, data: bytes) -> dict[str, Any]:
@@ -231,6 +233,7 @@ class ShardWriter:
             self._place.root / layout.TMP_FOLDER / files.owner_tag(),
             record_bytes,
             self._place.plan.shard_rows,
+            durable=self._place.durable,
         )
 
     def _abandon(self) -> None:
@@ -242,12 +245,16 @@ class ShardWriter:
 class _Stream:
     """One shard file in the making: records one after another, then the index."""
 
-    def __init__(self, name: str, path: Path, record_bytes: int, shard_rows: int) -> None:
+    def __init__(
+        self, name: str, path: Path, record_bytes: int, shard_rows: int, *, durable: bool
+    ) -> None:
         self.name = name
         self.path = path
         self._record_bytes = record_bytes
         self._shard_rows = shard_rows
+        self._durable = durable
         self._handle: int | None = None
+        self._size = self._begun = 0
 
     def open(self) -> None:
         self._handle = system.current.create(self.path)
@@ -263,17 +270,22 @@ class _Stream:
         size = self._record_bytes
         assert len(data) == len(records) * size
         files.write_all(self._handle, data)
+        self._size += len(data)
+        if self._durable and self._size - self._begun >= WRITE_BEHIND_BYTES:
+            # The disk works while the next rows are computed and summed up.
+            system.current.begin_sync(self._handle, self._begun, self._size - self._begun)
+            self._begun = self._size
         return [
             zlib.crc32(data[start : start + size], check)
             for start, check in zip(range(0, len(data), size), checks, strict=True)
         ]
 
-    def finish(self, rows: int, *, durable: bool) -> None:
+    def finish(self, rows: int) -> None:
         """Write the index behind the last record, sync, and close: any of these may fail."""
         assert self._handle is not None
         index = layout.shard_index(rows, self._shard_rows, self._record_bytes)
         files.write_all(self._handle, memoryview(index))
-        if durable:
+        if self._durable:
             system.current.fsync(self._handle)
         self._close()
 

@@ -1,15 +1,10 @@
 """Reading the rows of one split, in any order, into the caller's memory.
 
 A record's checksum is compared on its first touch; a missing row is an error, never zeros.
-
-A first touch goes through ``preadv``, where a failing disk is an error with a name. Later touches
-of a split that fits in memory copy from a mapping of the same file, which saves the system call and
-the kernel's slower copy; a mapping alone would turn a failing disk into SIGBUS.
 """
 
 from __future__ import annotations
 
-import os
 import zlib
 from functools import cached_property
 from pathlib import Path
@@ -21,34 +16,17 @@ from jaxtyping import Float16, Int32, Int64, Shaped, UInt8, UInt32
 from losa.errors import StoreError
 from losa.features import Sample
 from losa.store import layout
-from losa.store.plan import Plan
-from losa.store.shardfile import FileShard, Places, Shard, ShardTable
+from losa.store.order import EpochOrder
+from losa.store.records import Records, ShardFiles, ShardRecords
 
 Verify = Literal["first", "always", "never"]
 
 
 @runtime_checkable
-class RowFiles(Protocol):
-    """What the rows of splits are read from: the folder of a store, or one file of all shards.
-
-    ``name`` is always the file that a store would have for what is asked.
-    """
+class RowFiles(ShardFiles, Protocol):
+    """What the rows of splits are read from: the folder of a store, or one file of all shards."""
 
     path: Path
-    plan: Plan
-    shards: ShardTable
-
-    def shard_rows(self, split: str) -> int:
-        """Rows of a full shard."""
-        ...
-
-    def held(self, split: str, shard: int) -> int:
-        """Rows that a shard holds."""
-        ...
-
-    def open_shard(self, name: str, held: int, record_bytes: int) -> FileShard:
-        """Open the records of one shard at one tap, known to be as many as they should be."""
-        ...
 
     def checks(self, split: str, tap: int, shard: int) -> UInt32[np.ndarray, "n"]:
         """The stored checksums of one shard's records."""
@@ -72,9 +50,18 @@ class RowFiles(Protocol):
 
 
 class SplitReader:
-    """Reads rows of one split; safe to use from several threads at once."""
+    """Reads rows of one split; safe to use from several threads at once.
 
-    def __init__(self, source: RowFiles, name: str, verify: Verify) -> None:
+    Args:
+        source: labels, status, samples and checksums.
+        name: the split's.
+        verify: when a record's checksum is compared: on its ``first`` touch, ``always``, ``never``.
+        records: what records are copied from; by default the source's shards.
+    """
+
+    def __init__(
+        self, source: RowFiles, name: str, verify: Verify, records: Records | None = None
+    ) -> None:
         plan = source.plan
         self.name = name
         self.rows = plan.splits[name].rows
@@ -82,10 +69,9 @@ class SplitReader:
         self.raw_dtype = np.dtype(layout.RAW_DTYPES[plan.spec.dtype])
         self._files = source
         self._shard_rows = source.shard_rows(name)
-        self._verify: Verify = verify
+        self._records: Records = records or ShardRecords(source, name)
+        self._verify: Verify = "always" if self._records.is_doubtful else verify
         self._seen = {tap: np.zeros(self.rows, dtype=np.bool_) for tap in plan.spec.taps}
-        # "always" means that every read is a first touch.
-        self._is_mapped = verify == "first" and self._bytes() < _memory_bytes() // 2
         self._checks: dict[tuple[int, int], UInt32[np.ndarray, "n"]] = {}
 
     @cached_property
@@ -127,36 +113,23 @@ class SplitReader:
             StoreError: a shard is missing or truncated, or a record fails its checksum.
         """
         assert (scales is not None) == (self.spec.scale_bytes > 0)
-        # By shard, so that a thread holds one of them at a time however the rows are strewn.
-        places: dict[int, list[tuple[int, int]]] = {}
-        for position, row in enumerate(rows.tolist()):
-            shard, slot = divmod(row, self._shard_rows)
-            places.setdefault(shard, []).append((position, slot))
         for number, tap in enumerate(taps):
             parts = [_as_bytes(out[number], self.spec.record_bytes)]
             if scales is not None:
                 parts.append(_as_bytes(scales[number], self.spec.scale_bytes))
             is_first = self._verify != "never" and not bool(self._seen[tap][rows].all())
-            mapped = self._is_mapped and not is_first
-            for shard, slots in places.items():
-                self._copy(tap, shard, slots, parts, mapped=mapped)
+            # "always" means that every read is a first touch.
+            self._records.copy(tap, rows, parts, is_seen=self._verify == "first" and not is_first)
             if is_first or self._verify == "always":
                 self._check(tap, rows, parts)
 
-    def _copy(
-        self,
-        tap: int,
-        shard: int,
-        slots: Places,
-        parts: list[UInt8[np.ndarray, "b ..."]],
-        *,
-        mapped: bool,
-    ) -> None:
-        name = layout.tokens_object(self.name, tap, shard)
-        self._open(name, shard, self.spec.record_bytes, mapped=mapped).copy(slots, parts[0])
-        if len(parts) > 1:
-            name = layout.scale_object(self.name, tap, shard)
-            self._open(name, shard, self.spec.scale_bytes, mapped=mapped).copy(slots, parts[1])
+    def follow(self, order: EpochOrder | None, taps: tuple[int, ...], start: int) -> None:
+        """Be told that ``taps`` of the rows of ``order`` will be read next, from ``start`` on.
+
+        A ``stream`` fetches ahead, and drops what has been read; other regimes do nothing.
+        ``None``: rows will be read in an order that nobody tells.
+        """
+        self._records.follow(order, taps, start)
 
     def _check(
         self, tap: int, rows: Int64[np.ndarray, "b"], parts: list[UInt8[np.ndarray, "b ..."]]
@@ -170,7 +143,7 @@ class SplitReader:
             for part in parts:
                 check = zlib.crc32(part[position].data, check)
             if check != self._check_values(tap, shard)[slot]:
-                name = layout.tokens_object(self.name, tap, shard)
+                name = self._records.name(tap, shard)
                 raise self._files.damage(name, f"row {row} does not match its checksum")
         seen[rows] = True
 
@@ -180,26 +153,6 @@ class SplitReader:
             self._checks[key] = self._files.checks(self.name, tap, shard)
         return self._checks[key]
 
-    def _open(self, name: str, shard: int, record_bytes: int, *, mapped: bool) -> Shard:
-        held = self._files.held(self.name, shard)
-        if not mapped:
-            return self._files.shards.take(
-                (name, False), lambda: self._files.open_shard(name, held, record_bytes)
-            )
-        return self._files.shards.take((name, True), lambda: self._map(name, held, record_bytes))
-
-    def _map(self, name: str, held: int, record_bytes: int) -> Shard:
-        mapped = self._files.open_shard(name, held, record_bytes).mapped(held)
-        self._files.shards.discard((name, False))
-        return mapped
-
-    def _bytes(self) -> int:
-        return self.rows * self.spec.sample_bytes
-
 
 def _as_bytes(plane: Shaped[np.ndarray, "b ..."], size: int) -> UInt8[np.ndarray, "b ..."]:
     return plane.view(np.uint8).reshape(len(plane), size)
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -98,8 +98,8 @@ def _known_folders(plan: Plan, *, is_sealed: bool) -> dict[str, _Folder]:
         for member in _series(plan, split):
             place = known.setdefault(_folder_of(member(0)), _Folder())
             place.member, place.shards = member, shards
-        claims = _folder_of(layout.claim_object(split, 0))
-        known[claims] = _Folder(takes_any=not is_sealed)
+        for name_of in (layout.claim_object, layout.inherited_object):
+            known[_folder_of(name_of(split, 0))] = _Folder(takes_any=not is_sealed)
     for name in list(known):
         while name := _folder_of(name):
             known.setdefault(name, _Folder())

@@ -9,9 +9,10 @@ import ctypes
 import errno
 import logging
 import os
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +21,8 @@ NO_SUCH_CALL: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL
 
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
+_RENAME_EXCHANGE: Final = 2
+_SYNC_FILE_RANGE_WRITE: Final = 2
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -33,6 +36,15 @@ class System:
     def write(self, handle: int, data: memoryview) -> int:
         """Write some of ``data`` and say how many bytes it were."""
         return os.write(handle, data)
+
+    def begin_sync(self, handle: int, offset: int, count: int) -> None:
+        """Let the disk begin with what was written, so that a later fsync finds little to do.
+
+        Nothing is promised by it, and nothing is lost where the system does not know it.
+        """
+        call = _c_library("sync_file_range")
+        if call is not None:
+            call(handle, ctypes.c_int64(offset), ctypes.c_int64(count), _SYNC_FILE_RANGE_WRITE)
 
     def fsync(self, handle: int) -> None:
         """Make what was written to an open file survive a power cut."""
@@ -56,17 +68,20 @@ class System:
 
     def rename_new(self, source: Path, target: Path) -> None:
         """Give a file another name, unless something has that name."""
-        call = _renameat2()
-        if call is None:
-            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-        names = os.fsencode(source), os.fsencode(target)
-        if call(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(target))
+        _rename_as(source, target, _RENAME_NOREPLACE)
+
+    def exchange(self, first: Path, second: Path) -> None:
+        """Let two files or folders swap their names in one act."""
+        _rename_as(first, second, _RENAME_EXCHANGE)
 
     def mkdir(self, path: Path) -> None:
         """Make a folder; its parent is there."""
         path.mkdir()
+
+    def rmdir(self, path: Path) -> None:
+        """Remove an empty folder, if it is there."""
+        with suppress(FileNotFoundError):
+            path.rmdir()
 
     def sync_folder(self, path: Path) -> None:
         """Make the names in a folder survive a power cut."""
@@ -105,7 +120,7 @@ class System:
         else:
             return
         _warn_of_one_writer(target.parent)
-        # Not by an empty file of that name first: a crash would leave it, and a seal counts by name.
+        # Not by an empty file of that name first: a crash would leave it, and a seal is its name.
         if target.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
         self.rename(temporary, target)
@@ -129,11 +144,22 @@ current = System()
 """What the store writes through; only tests put another in its place."""
 
 
+def _rename_as(source: Path, target: Path, flag: int) -> None:
+    """Rename in one of the ways that Python has no name for."""
+    call = _c_library("renameat2")
+    if call is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    names = os.fsencode(source), os.fsencode(target)
+    if call(_AT_FDCWD, names[0], _AT_FDCWD, names[1], flag) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(target))
+
+
 @cache
-def _renameat2() -> ctypes._CFuncPtr | None:  # type: ignore[name-defined, unused-ignore]  # typeshed's private name
-    """The C library's ``renameat2``; Python has no name for it."""
+def _c_library(name: str) -> Any:
+    """A function of the C library that Python has no name for; ``None`` where there is none."""
     try:
-        return ctypes.CDLL(None, use_errno=True).renameat2
+        return getattr(ctypes.CDLL(None, use_errno=True), name)
     except (OSError, AttributeError):
         return None
 

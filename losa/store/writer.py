@@ -38,28 +38,39 @@ def create_store(
     statistics: Mapping[str, np.ndarray],
     *,
     durable: bool = True,
+    furnish: Callable[[Path], None] | None = None,
 ) -> None:
     """Publish an empty store: built aside in full, then given its name by one rename.
 
-    ``statistics`` are the calibration's ``mean``, ``std`` and ``absmax``, each ``[k d]``.
+    ``statistics`` are the calibration's ``mean``, ``std`` and ``absmax``, each ``[k d]``, and for
+    int8 the scales of the ``channel``s. Without ``durable`` a power cut may leave an empty store
+    that looks whole and is not: for stores that are thrown away. ``furnish`` may put more into the
+    new folder before it gets its name.
 
     Raises:
         LockedError: somebody else created a store at ``path`` meanwhile.
         ResourceError: the place cannot be written.
     """
     aside = path.with_name(f".{path.name}.{files.owner_tag()}")
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        if files.tag_is_dead(leftover.name.removeprefix(f".{path.name}.")):
-            shutil.rmtree(leftover, ignore_errors=True)
+    sweep_beside(path)
     try:
         with files.named(path):
             files.make_folders(path.parent, durable=durable)
             write_skeleton(aside, plan, samples, statistics)
+            if furnish is not None:
+                furnish(aside)
             if durable:
                 files.sync_tree(aside)
             _publish_folder(aside, path, durable=durable)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def sweep_beside(path: Path) -> None:
+    """Delete the folders that dead processes left beside a store when they built or replaced it."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if files.tag_is_dead(leftover.name.removeprefix(f".{path.name}.")):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _publish_folder(aside: Path, path: Path, *, durable: bool) -> None:
@@ -176,8 +187,11 @@ class StoreWriter:
 
     def shard(self, task: ShardTask) -> ShardWriter:
         """A writer for one claimed shard; leave its ``with`` block to commit it."""
-        place = Place(self.path, self.plan, self._claims, self._threads, self.durable, given={})
-        return ShardWriter(place, task)
+        return ShardWriter(self._place(task), task)
+
+    def missing_taps(self, task: ShardTask) -> tuple[int, ...]:
+        """Taps that a shard lacks: all, or the new ones of a store that is being extended."""
+        return self._place(task).missing_taps(task)
 
     def seal(self) -> str:
         """Seal the store once every shard is committed, and return its ``store_id``.
@@ -196,6 +210,11 @@ class StoreWriter:
                 "run the same command again, after that process if there is one",
             )
         return seal_store(self.path, self.plan, durable=self.durable)
+
+    def _place(self, task: ShardTask) -> Place:
+        inherited = self.path / layout.inherited_object(task.split, task.shard)
+        given = dict(files.read_json(inherited)["objects"]) if inherited.exists() else {}
+        return Place(self.path, self.plan, self._claims, self._threads, self.durable, given)
 
     def _take(self, task: ShardTask) -> bool:
         """Claim a shard; a claim that comes too late, after the commit, is given back."""

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from losa.errors import LockedError, ResourceError, StoreError
-from losa.store import StoreWriter, files, layout, open_store
-from losa.store.writer import Clock
+from losa.store import StoreWriter, files, layout, lock, system
+from losa.store.system import System
+from losa.store.writer import unsynced_boot
 from tests.store.build import begin_store, features, fill_store, small_plan, small_store, tree
+from tests.store.elsewhere import Elsewhere, claim_path, foreign_claim
+from tests.store.systems import failing
 
 
 def test_a_store_appears_whole_or_not_at_all(
@@ -39,20 +41,6 @@ def test_creating_twice_leaves_the_first_store(tmp_path: Path) -> None:
         begin_store(tmp_path / "s.zarr", small_plan({"train": 4}))
     assert tree(tmp_path / "s.zarr") == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["s.zarr"]
-
-
-def test_an_interrupted_shard_is_as_if_never_begun(tmp_path: Path) -> None:
-    plan = small_plan()
-    path = tmp_path / "s.zarr"
-    begin_store(path, plan)
-    before = tree(path)
-    with StoreWriter(path) as writer:
-        task = next(writer.claimed())
-        shard = writer.shard(task).__enter__()
-        shard.write(list(features(plan, "train")[:, :4]), np.ones(4, np.uint8))
-        assert any((path / layout.TMP_FOLDER).iterdir())
-        shard.__exit__(KeyboardInterrupt, None, None)
-    assert tree(path) == before
 
 
 def test_a_resumed_store_equals_an_uninterrupted_one(tmp_path: Path) -> None:
@@ -106,33 +94,6 @@ def test_a_live_claim_is_respected_and_named(tmp_path: Path) -> None:
     assert tree(path) == tree(small_store(tmp_path / "t.zarr", plan))
 
 
-def test_a_claim_of_another_boot_is_taken_over(tmp_path: Path) -> None:
-    plan = small_plan({"train": 8})
-    path = tmp_path / "s.zarr"
-    begin_store(path, plan)
-    claim = path / layout.claim_object("train", 0)
-    owner = {"host": os.uname().nodename, "boot": "before", "pid": os.getpid(), "start": 1}
-    claim.write_text(json.dumps(owner))
-    with StoreWriter(path) as writer:
-        assert [task.shard for task in writer.claimed()] == [0]
-
-
-class Elsewhere:
-    """A clock whose every second something happens on another host."""
-
-    def __init__(self, each_second: Callable[[int], None]) -> None:
-        self.seconds = 0
-        self.each_second = each_second
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds += int(seconds)
-        self.each_second(self.seconds)
-
-    @property
-    def clock(self) -> Clock:
-        return Clock(lambda: float(self.seconds), self.sleep)
-
-
 @pytest.mark.parametrize("space", ["elsewhere", "another"])
 def test_a_claim_of_another_host_or_container_is_respected_while_it_beats(
     tmp_path: Path, space: str
@@ -140,18 +101,17 @@ def test_a_claim_of_another_host_or_container_is_respected_while_it_beats(
     path = tmp_path / "s.zarr"
     begin_store(path, small_plan({"train": 8}))
     host = "elsewhere" if space == "elsewhere" else os.uname().nodename
-    owner = {"host": host, "boot": files.boot_id(), "space": space, "pid": 1, "start": 1}
-    claim = path / layout.claim_object("train", 0)
-    claim.write_text(json.dumps({**owner, "beat": "0"}))
+    owner = {"host": host, "boot": files.boot_id(), "space": space}
+    foreign_claim(path, **owner, beat="0")
 
     def beat(second: int) -> None:
         if second == 30:
-            claim.write_text(json.dumps({**owner, "beat": "1"}))
+            foreign_claim(path, **owner, beat="1")
 
     elsewhere = Elsewhere(beat)
     with StoreWriter(path, clock=elsewhere.clock) as writer:
         assert list(writer.claimed()) == []
-        with pytest.raises(LockedError, match="written by process 1 on"):
+        with pytest.raises(LockedError, match="written by process 7 on"):
             writer.seal()
     assert elsewhere.seconds == 30
 
@@ -161,36 +121,33 @@ def test_a_claim_of_another_host_that_stands_still_for_ten_minutes_is_taken_over
 ) -> None:
     path = tmp_path / "s.zarr"
     begin_store(path, small_plan({"train": 8}))
-    owner = {"host": "elsewhere", "boot": "x", "space": "y", "pid": 7, "start": 1, "beat": "3"}
-    (path / layout.claim_object("train", 0)).write_text(json.dumps(owner))
-    theirs, others = (path / layout.TMP_FOLDER / name for name in ("7-1-y-4", "8-1-y-4"))
-    theirs.write_bytes(b"half a shard")
-    others.write_bytes(b"half a shard")
-    elsewhere = Elsewhere(lambda _: None)
+    foreign_claim(path)
+    elsewhere = Elsewhere()
     with StoreWriter(path, clock=elsewhere.clock) as writer:
         assert [task.shard for task in writer.claimed()] == [0]
     assert elsewhere.seconds == 600
-    assert not theirs.exists()
-    assert others.exists()
 
 
-def test_skipped_rows_keep_their_reason_in_the_commit_record(tmp_path: Path) -> None:
+def test_a_shard_that_another_host_commits_is_not_waited_for_any_longer(tmp_path: Path) -> None:
     plan = small_plan({"train": 8})
     path = tmp_path / "s.zarr"
     begin_store(path, plan)
-    status = np.ones(8, np.uint8)
-    status[5] = 3
-    with StoreWriter(path, durable=False) as writer:
-        for task in writer.claimed():
-            with writer.shard(task) as shard:
-                shard.skip(5, "train/002", 3, "cut short")
-                shard.write(list(features(plan, "train")), status)
+    foreign_claim(path)
+    whole = small_store(tmp_path / "t.zarr", plan)
+
+    def finish(second: int) -> None:
+        if second == 40:
+            for name, data in tree(whole).items():
+                if name != layout.SEALED_OBJECT:
+                    (path / name).write_bytes(data)
+            claim_path(path).unlink()
+
+    elsewhere = Elsewhere(finish)
+    with StoreWriter(path, clock=elsewhere.clock) as writer:
+        assert list(writer.claimed()) == []
         writer.seal()
-    commit = files.read_json(path / layout.commit_object("train", 0))
-    assert commit["ok"] == 7
-    assert commit["skipped"] == [{"row": 5, "key": "train/002", "code": 3, "message": "cut short"}]
-    assert open_store(path).split("train").status.tolist() == status.tolist()
-    assert open_store(path).sealed["splits"]["train"]["ok"] == 7
+    assert elsewhere.seconds == 40
+    assert tree(path) == tree(whole)
 
 
 def test_no_file_of_a_sealed_store_tells_time_host_or_process(tmp_path: Path) -> None:
@@ -220,30 +177,204 @@ def test_claims_that_were_not_used_are_given_back(tmp_path: Path) -> None:
     assert not any((path / ".losa/claims/train").iterdir())
 
 
-def test_a_failed_write_ends_every_other_write_before_files_are_closed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = small_plan({"train": 8})
-    begin_store(tmp_path / "s.zarr", plan)
-    ended: list[str] = []
-
-    def write_all(handle: int, data: memoryview) -> None:
-        if not ended:
-            ended.append("failed")
-            raise OSError(28, "No space left on device")
-        time.sleep(0.2)
-        os.fstat(handle)
-        ended.append("whole")
-
-    with StoreWriter(tmp_path / "s.zarr", durable=False) as writer:
-        shard = writer.shard(next(writer.claimed())).__enter__()
-        monkeypatch.setattr(files, "write_all", write_all)
-        with pytest.raises(ResourceError, match="no space left"):
-            shard.write(list(features(plan, "train")), np.ones(8, np.uint8))
-        shard.__exit__(ResourceError, None, None)
-    assert ended == ["failed", "whole"]
-
-
 def test_a_writer_refuses_what_is_no_store(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"plan\.json: is missing"):
         StoreWriter(tmp_path)
+
+
+def test_a_store_that_is_being_mended_is_not_written(tmp_path: Path) -> None:
+    begin_store(tmp_path / "s.zarr", small_plan())
+    with (
+        lock.alone(tmp_path / "s.zarr"),
+        pytest.raises(LockedError, match="is being repaired or cleaned"),
+    ):
+        StoreWriter(tmp_path / "s.zarr")
+
+
+def test_two_creators_at_once_leave_one_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.zarr"
+
+    class Overtaken(System):
+        """Another process publishes its store just before ours is."""
+
+        def rename(self, source: Path, target: Path) -> None:
+            monkeypatch.undo()
+            begin_store(path, small_plan({"train": 4}))
+            super().rename(source, target)
+
+    monkeypatch.setattr(system, "current", Overtaken())
+    with pytest.raises(LockedError, match="was created by another process"):
+        begin_store(path, small_plan())
+    with StoreWriter(path) as writer:
+        assert writer.plan == small_plan({"train": 4})
+    assert [entry.name for entry in tmp_path.iterdir()] == ["s.zarr"]
+
+
+def test_a_folder_that_cannot_be_named_is_a_resource_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "current", failing("rename", errno.EROFS))
+    with pytest.raises(ResourceError, match=r"s\.zarr: read-only file system"):
+        begin_store(tmp_path / "s.zarr", small_plan())
+    assert list(tmp_path.iterdir()) == []
+
+
+class Watched(System):
+    """Notes which folders were synced."""
+
+    def __init__(self) -> None:
+        self.synced: list[Path] = []
+
+    def sync_folder(self, path: Path) -> None:
+        self.synced.append(path)
+        super().sync_folder(path)
+
+
+def test_the_folders_above_a_new_store_last_as_long_as_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched()
+    monkeypatch.setattr(system, "current", watched)
+    begin_store(tmp_path / "a/b/s.zarr", small_plan(), durable=True)
+    assert watched.synced[:2] == [tmp_path, tmp_path / "a"]
+    assert watched.synced[-1] == tmp_path / "a/b"
+    # Its creator may have been killed before that: whoever goes on makes up for it.
+    watched.synced.clear()
+    with StoreWriter(tmp_path / "a/b/s.zarr"):
+        assert watched.synced == [tmp_path / "a/b"]
+
+
+def test_folders_that_a_copy_dropped_are_made_again_and_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, plan = tmp_path / "s.zarr", small_plan()
+    begin_store(path, plan)
+    for name in ("commits", "claims", "tmp"):
+        shutil.rmtree(path / ".losa" / name)
+    watched = Watched()
+    monkeypatch.setattr(system, "current", watched)
+    with StoreWriter(path):
+        assert {path / ".losa", path / ".losa/commits", path / ".losa/claims"} <= {*watched.synced}
+    fill_store(path, plan)
+    assert tree(path) == tree(small_store(tmp_path / "t.zarr", plan))
+
+
+def test_a_writer_takes_from_a_sealed_store_only_what_does_not_belong(tmp_path: Path) -> None:
+    path = small_store(tmp_path / "s.zarr")
+    before = tree(path)
+    shutil.rmtree(path / ".losa/claims")
+    # The name came back when the power went just after sealing.
+    (path / layout.TMP_FOLDER / "1-1-otherboot000-9").write_bytes(b"{}")
+    with StoreWriter(path) as writer:
+        writer.withdraw_damaged()
+        assert list(writer.claimed()) == []
+        writer.seal()
+    assert tree(path) == before
+    assert not (path / ".losa/claims").exists()
+    shutil.rmtree(path / ".losa/tmp")
+    with StoreWriter(path) as writer:
+        assert writer.is_sealed
+
+
+def test_a_claim_that_comes_after_the_commit_or_the_seal_is_not_kept(tmp_path: Path) -> None:
+    plan = small_plan({"train": 8})
+    path = tmp_path / "s.zarr"
+    begin_store(path, plan)
+    with StoreWriter(path) as writer:
+        (path / layout.SEALED_OBJECT).write_bytes(b"{}")
+        assert list(writer.claimed()) == []
+        (path / layout.SEALED_OBJECT).unlink()
+        (task,) = writer.tasks()
+        (path / layout.commit_object(task.split, task.shard)).write_bytes(b"{}")
+        assert not writer._take(task)
+        assert not claim_path(path).exists()
+
+
+def test_a_store_that_lacks_shards_nobody_writes_is_not_sealed(tmp_path: Path) -> None:
+    begin_store(tmp_path / "s.zarr", small_plan())
+    with (
+        StoreWriter(tmp_path / "s.zarr") as writer,
+        pytest.raises(LockedError, match=r"shard 0 of train is not written yet; run the same"),
+    ):
+        writer.seal()
+
+
+LEFT: dict[str, tuple[str, bytes | None, str]] = {
+    "no tokens": ("train/tokens/tap01/c.0.0.0", None, "tap01/c.0.0.0 is missing"),
+    "empty tokens": ("train/tokens/tap01/c.0.0.0", b"", "c.0.0.0 is 0 bytes, not 612"),
+    "empty checks": ("train/check/tap03/c.0", b"", "tap03/c.0 is 0 bytes, not 32"),
+    "empty record": (".losa/commits/train/000000.json", b"", "000000.json is not sound"),
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_a_copy_left_behind_is_computed_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    plan = small_plan()
+    path = small_store(tmp_path / "s.zarr", plan)
+    before = tree(path)
+    file, data, message = LEFT[name]
+    (path / layout.SEALED_OBJECT).unlink()
+    (path / file).unlink()
+    if data is not None:
+        (path / file).write_bytes(data)
+    with StoreWriter(path) as writer:
+        writer.withdraw_damaged()
+        assert [(task.split, task.shard) for task in writer.tasks()] == [("train", 0)]
+    assert message in caplog.text
+    assert "shard 0 of train is computed again" in caplog.text
+    fill_store(path, plan)
+    assert tree(path) == before
+
+
+@pytest.mark.parametrize(
+    ("boot", "withdrawn"), [("of before", 1), (files.boot_id(), 0), (None, 0)], ids=str
+)
+def test_contents_are_compared_after_a_boot_that_unsynced_writing_may_not_have_survived(
+    tmp_path: Path, boot: str | None, withdrawn: int
+) -> None:
+    path = small_store(tmp_path / "s.zarr")
+    (path / layout.SEALED_OBJECT).unlink()
+    lost = path / "train/tokens/tap01/c.1.0.0"
+    lost.write_bytes(bytes(lost.stat().st_size))
+    if boot is not None:
+        (path / layout.UNSYNCED_OBJECT).write_text(boot)
+    with StoreWriter(path) as writer:
+        writer.withdraw_damaged()
+        assert len(writer.tasks()) == withdrawn
+
+
+def test_unsynced_writing_is_noted_before_it_begins_and_no_more_once_sealed(tmp_path: Path) -> None:
+    path, plan = tmp_path / "s.zarr", small_plan()
+    begin_store(path, plan)
+    with StoreWriter(path, durable=False) as writer:
+        assert unsynced_boot(path) is None
+        next(writer.claimed())
+        assert unsynced_boot(path) == files.boot_id()
+    fill_store(path, plan, durable=False)
+    assert tree(path) == tree(small_store(tmp_path / "t.zarr", plan))
+
+
+def test_a_note_of_an_earlier_boot_stays(tmp_path: Path) -> None:
+    path = tmp_path / "s.zarr"
+    begin_store(path, small_plan())
+    (path / layout.UNSYNCED_OBJECT).write_text("of before")
+    with StoreWriter(path, durable=False) as writer:
+        next(writer.claimed())
+    assert unsynced_boot(path) == "of before"
+
+
+def test_a_store_that_cannot_be_prepared_is_named_and_let_go_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.zarr"
+    begin_store(path, small_plan())
+    (path / layout.TMP_FOLDER / f"1-1-{files.process_space()}-0").write_bytes(b"")
+    monkeypatch.setattr(system, "current", failing("unlink", errno.EROFS))
+    with pytest.raises(ResourceError, match=r"s\.zarr: read-only file system"):
+        StoreWriter(path)
+    with lock.alone(path):
+        pass
