@@ -7,7 +7,7 @@ DATA ?= digits
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-gpu test-zarr check fmt lint types imports bench tasks clean
+.PHONY: help setup demo test test-slow test-faults test-gpu test-zarr check fmt lint types imports bench tasks clean
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ test: setup  ## Run the tests (under 10 minutes on two cores)
 
 test-slow: setup  ## Run the tests that take minutes or gigabytes
 	$(BIN)/python -m pytest -q -m slow
+
+test-faults: setup  ## Run the whole of the fault tests and write benchmarks/results/faults-*.json
+	$(BIN)/python -m pytest -q -m faults
 
 test-gpu: setup  ## Run the tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu

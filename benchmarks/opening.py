@@ -183,5 +183,8 @@ class Nothing:
     def read_into(self, *_: object) -> None:
         """Leave the buffer as it is."""
 
+    def follow(self, *_: object) -> None:
+        """Nothing is fetched ahead."""
+
 
 CHILDREN: Final = {"store": store_child, "loader": loader_child}

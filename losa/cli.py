@@ -96,6 +96,9 @@ def extract(
     overwrite: Annotated[
         bool | None, _flag("Replace a store that is there.", "--overwrite")
     ] = None,
+    extend: Annotated[
+        bool | None, _flag("Add splits or taps to a sealed store.", "--extend")
+    ] = None,
     allow_mixed_numerics: Annotated[
         bool | None,
         _flag("Resume on another kind of device or autocast.", "--allow-mixed-numerics"),
@@ -164,6 +167,9 @@ def adapt(
     device: Annotated[str | None, _flag("auto, cpu, cuda:0.", "--device", of=_A)] = None,
     amp_dtype: Annotated[
         str | None, _flag("auto, none, bfloat16 or float16.", "--amp-dtype", of=_A)
+    ] = None,
+    read: Annotated[
+        str | None, _flag("auto, preadv, mmap, resident, stream or foreign.", "--read", of=_A)
     ] = None,
     overwrite: Annotated[bool | None, _flag("Start a run afresh.", "--overwrite")] = None,
     config: Annotated[Path | None, _CONFIG] = None,

@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails
 
 from losa.errors import InputError, UsageError
-from losa.features import StoreDtype
+from losa.features import Regime, StoreDtype
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 ShardRows = Annotated[int, Field(ge=1, le=1024)]
@@ -75,6 +75,7 @@ class ExtractConfig(Config):
     max_skip: Annotated[Fraction, BeforeValidator(_percent)] = 0.01
     durability: Literal["full", "none"] = "full"
     overwrite: bool = False
+    extend: bool = False
     allow_mixed_numerics: bool = False
 
 
@@ -106,6 +107,7 @@ class AdaptConfig(Config):
     seed: Seed = 0
     device: str = "auto"
     amp_dtype: Literal["auto", "none", "bfloat16", "float16"] = "auto"
+    read: Regime = "auto"
     read_threads: Threads = 2
     prefetch: Threads = 2
     checkpoint_seconds: Annotated[float, Field(ge=0.0)] = 60.0

@@ -23,7 +23,7 @@ from losa.errors import LosaError, ResourceError
 
 if TYPE_CHECKING:
     from losa.adapt.progress import ProgressEvent
-    from losa.extract.run import ExtractEvent
+    from losa.extract.job import ExtractEvent
 
 
 class Terminated(KeyboardInterrupt):

@@ -30,7 +30,7 @@ AXES: Final[Mapping[str, str]] = {
 StoreDtype = Literal["float16", "int8", "bfloat16", "float32"]
 STORE_DTYPES: Final[tuple[str, ...]] = get_args(StoreDtype)
 Regime = Literal["auto", "preadv", "mmap", "resident", "stream", "foreign"]
-"""How the rows of a store are read; docs/store-format.md, section "How a store is read"."""
+"""How the rows of a store are read; docs/api.md, section "How a store is read"."""
 
 MAX_DIGITS: Final = 18
 """Digits of a whole number in a text: more than 4,300 of them Python itself refuses."""

@@ -196,6 +196,9 @@ def to_format_2(path: Path) -> None:
     document = json.loads(path.read_text())
     document["attributes"]["losa"]["format"]["major"] = 2
     path.write_text(json.dumps(document))
+    # Were it the root alone that says so, it would be damaged, and the rest of the store not newer.
+    for other in path.parent.glob(".losa/**/*.json"):
+        other.write_bytes(other.read_bytes().replace(b'"major":1', b'"major":2'))
 
 
 SHARD = "train/tokens/tap11/c.2.0.0"
@@ -203,7 +206,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "missing shard": (SHARD, Path.unlink, "tap11/c.2.0.0: is missing"),
     "truncated shard": (SHARD, truncate, "tap11/c.2.0.0: is "),
     "flipped bit": (SHARD, flip, "tap11/c.2.0.0: row 8 does not match its checksum"),
-    "unsealed": (layout.SEALED_OBJECT, Path.unlink, "is not sealed (12 of 12 shards"),
+    "unsealed": (layout.SEALED_OBJECT, Path.unlink, "(12 of 12 shards are committed)"),
     "format 2": (layout.ROOT_OBJECT, to_format_2, "is losa store format 2"),
 }
 

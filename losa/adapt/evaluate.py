@@ -172,7 +172,7 @@ def check_same_features(card: AdaptorCard, store: FeatureSource) -> None:
 
 def _own_store(config: AdaptConfig) -> FeatureSource:
     try:
-        return open_source(config.store)
+        return open_source(config.store, regime=config.read)
     except StoreError as error:
         if config.store.exists():
             raise

@@ -13,15 +13,17 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from losa.adapt.ring import FeatureBatch, Ring
+from losa.adapt.ring import BatchSource, FeatureBatch
 from losa.adapt.source import RowReader
 from losa.errors import InputError
 from losa.precision import decode
-from losa.store.order import epoch_order
+from losa.store.order import EpochOrder
 
 
 class FeatureLoader:
     """Chosen rows of a split, batch by batch, through a ring that other loaders may share.
+
+    Shuffled rows must be ascending.
 
     Raises:
         InputError: a row lies outside the split.
@@ -31,7 +33,7 @@ class FeatureLoader:
         self,
         split: RowReader,
         rows: Int64[np.ndarray, "n"],
-        ring: Ring,
+        ring: BatchSource,
         *,
         seed: int = 0,
         shuffle: bool = False,
@@ -54,8 +56,12 @@ class FeatureLoader:
 
         A batch lives until the next one is asked for. A second call ends the first one's batches.
         """
-        rows = epoch_order(self.rows, self._seed, epoch) if self._shuffle else self.rows
-        return self.ring.batches(self.split, self._slices(rows, start))
+        order = EpochOrder(self.rows, self._seed, epoch) if self._shuffle else None
+        batches = self.ring.batches(self.split, self._slices(order, start))
+        # Only now: what was asked for before reads no more.
+        first = start * self.ring.options.batch_size
+        self.split.follow(order, self.ring.spec.taps, first)
+        return batches
 
     def decode(
         self, batch: FeatureBatch, to: torch.dtype = torch.float32
@@ -68,7 +74,8 @@ class FeatureLoader:
             quantiser=ring.quantiser,
         )
 
-    def _slices(self, rows: Int64[np.ndarray, "n"], start: int) -> Iterator[Int64[np.ndarray, "b"]]:
+    def _slices(self, order: EpochOrder | None, start: int) -> Iterator[Int64[np.ndarray, "b"]]:
         size = self.ring.options.batch_size
-        for first in range(start * size, len(rows), size):
-            yield rows[first : first + size]
+        for first in range(start * size, len(self.rows), size):
+            stop = first + size
+            yield self.rows[first:stop] if order is None else order.part(first, stop)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from types import TracebackType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -54,6 +54,41 @@ class FeatureBatch:
     labels: Int64[Tensor, "b"]
     rows: Int64[np.ndarray, "b"]
     scales: Float16[Tensor, "k b l"] | None = None
+
+
+@runtime_checkable
+class BatchSource(Protocol):
+    """What gives batches to loaders, of which one reads at a time: a ring, or rows in memory."""
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """The features that are read."""
+        ...
+
+    @property
+    def options(self) -> RingOptions:
+        """Sizes and the device."""
+        ...
+
+    @property
+    def exponents(self) -> tuple[int, ...]:
+        """The store's power of two of each tap, for decoding."""
+        ...
+
+    @property
+    def quantiser(self) -> Float32[Tensor, "k 2 d"] | None:
+        """Mean and scale of each channel of the store, likewise; int8 alone has it."""
+        ...
+
+    def batches(
+        self, split: RowReader, order: Iterator[Int64[np.ndarray, "b"]]
+    ) -> Generator[FeatureBatch, None, None]:
+        """Batches of ``split`` for each array of rows; ends the batches asked for before."""
+        ...
+
+    def close(self) -> None:
+        """End what still reads."""
+        ...
 
 
 def ring_on(store: FeatureSource, taps: tuple[int, ...], options: RingOptions) -> Ring:

@@ -31,7 +31,16 @@ OURS: Final = (CONFIG_NAME, REPORT_NAME, LAST_NAME, BEST_NAME, METRICS_NAME, CAR
 
 # What may differ between a run and its resume: where things lie and how fast they go.
 INDIFFERENT: Final = frozenset(
-    {"store", "out", "overwrite", "device", "read_threads", "prefetch", "checkpoint_seconds"}
+    {
+        "store",
+        "out",
+        "overwrite",
+        "device",
+        "read",
+        "read_threads",
+        "prefetch",
+        "checkpoint_seconds",
+    }
 )
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float16, Int32, Int64, Shaped, UInt8
 
 from losa.features import FeatureSpec, Sample
 from losa.store import Calibration, Plan
+from losa.store.order import EpochOrder
 
 READABLE: Final = 1
 """The status of a row whose sample was read; every other one says why it was skipped."""
@@ -61,6 +62,13 @@ class RowReader(Protocol):
         """Fill ``out``, a contiguous array of :attr:`raw_dtype`; safe to call from threads.
 
         int8 fills ``scales`` too, the scale of each token.
+        """
+        ...
+
+    def follow(self, order: EpochOrder | None, taps: tuple[int, ...], start: int) -> None:
+        """Be told what will be read next: rows of ``order`` from ``start`` on, at ``taps``.
+
+        ``None``: rows in an order that nobody tells.
         """
         ...
 

@@ -24,7 +24,8 @@ from losa.adapt.partition import Part, Parts, partition
 from losa.adapt.progress import Phase, Progress, ProgressEvent
 from losa.adapt.registry import build_adaptor, trainable_parameters
 from losa.adapt.report import AdaptReport, environment
-from losa.adapt.ring import Ring, RingOptions, ring_on
+from losa.adapt.resident import batches_on
+from losa.adapt.ring import BatchSource, RingOptions
 from losa.adapt.rundir import RunDir, config_digest, default_out, effective, ignored
 from losa.adapt.snapshot import Snapshot, load_snapshot, save_snapshot
 from losa.adapt.source import FeatureSource
@@ -58,7 +59,7 @@ def adapt(config: AdaptConfig, *, progress: Progress | None = None) -> AdaptRepo
         ResourceError: the device is not there, or the run cannot be written.
         LockedError: another process is training in ``config.out``.
     """
-    return adapt_on(open_source(config.store), config, progress=progress)
+    return adapt_on(open_source(config.store, regime=config.read), config, progress=progress)
 
 
 def adapt_on(
@@ -82,7 +83,9 @@ def adapt_on(
             if found is not None:
                 log.info("%s holds the finished run already", run.path)
                 return found
-            with ring_on(store, card.spec.taps, options) as ring, StopRequest() as stop:
+            every = parts.train, parts.val
+            batches = batches_on(store, card.spec.taps, options, every, config.read)
+            with batches as ring, StopRequest() as stop:
                 training = Training(config, run, Feed(ring, parts, config.seed), adaptor, compute)
                 training.go(stop, progress)
                 report = training.report()
@@ -154,7 +157,7 @@ def new_adaptor(store: FeatureSource, config: AdaptConfig, card: AdaptorCard) ->
 class Feed:
     """The parts of a store through one ring."""
 
-    ring: Ring
+    ring: BatchSource
     parts: Parts
     seed: int
 

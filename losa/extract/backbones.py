@@ -107,6 +107,9 @@ class Backbone(Protocol):
     def device(self) -> torch.device:
         """Where it computes."""
 
+    def with_taps(self, taps: tuple[int, ...]) -> Backbone:
+        """The same network read at other taps; its weights are shared."""
+
     def __call__(self, pixels: UInt8[Tensor, "b h w 3"]) -> list[Float[Tensor, "b l d"]]:
         """One plane for each tap, in ascending depth."""
 

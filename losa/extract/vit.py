@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import torch
@@ -103,6 +103,10 @@ class ViTBackbone:
     def depth(self) -> int:
         """Blocks of the backbone, which are the taps there are."""
         return anatomy_of(self.model, self.name).depth
+
+    def with_taps(self, taps: tuple[int, ...]) -> ViTBackbone:
+        """The same network read at other taps; its weights are shared."""
+        return replace(self, spec=self.spec.with_taps(taps))
 
     @torch.no_grad()
     def __call__(self, pixels: UInt8[Tensor, "b h w 3"]) -> list[Float[Tensor, "b l d"]]:

@@ -17,7 +17,7 @@ from losa.adapt.checkpoint import AdaptorCard, load_adaptor
 from losa.device import Compute, resolve_compute
 from losa.errors import MismatchError
 from losa.extract.backbones import Backbone, BackboneRequest, build_backbone
-from losa.extract.run import MAX_AUTO_WORKERS
+from losa.extract.job import MAX_AUTO_WORKERS
 from losa.extract.transforms import Preprocessing
 from losa.precision import rounded_to
 from losa.store.plan import differing_fields

@@ -207,6 +207,7 @@ def _decoder(store: Store, tap: int) -> Callable[..., Float64[np.ndarray, "b l d
         assert calibration.channel is not None
         values *= scale[..., None]
         values *= calibration.channel[0]
+        values += calibration.mean[0]
         return values
 
     return decode

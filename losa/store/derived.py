@@ -1,6 +1,6 @@
 """What the small files of a store must hold, worked out from the plan, a listing, or a commit.
 
-Source: docs/store-format.md, sections "Names" and "What repair restores".
+Source: docs/store-format.md, sections "Names" and "Verification and repair".
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def parse_listing(path: Path, data: bytes) -> list[Sample]:
     listed = []
     for line in data.splitlines(keepends=True):
         row = files.parse_json(path, b'{"row":' + line + b"}")["row"]
-        if not (isinstance(row, list) and [type(item) for item in row] == [str, str, int]):
+        is_row = isinstance(row, list) and [type(item) for item in row] == [str, str, int]
+        if not is_row or files.canonical_json(row) != line:
             raise StoreError(path, "is not a samples table", "run losa verify")
         listed.append(Sample(*row))
     return listed
@@ -95,7 +96,7 @@ def listing_digest(listed: Iterable[Sample]) -> str:
 
     Example:
         >>> listing_digest([Sample("a", "a.png", 0)])[:8]
-        '4ea5f97a'
+        'b1cee0d6'
     """
     digest = hashlib.sha256()
     for sample in listed:

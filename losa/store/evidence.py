@@ -66,7 +66,8 @@ class Evidence:
         """
         if self.plan is None:
             path = self.ways.path(layout.PLAN_OBJECT)
-            raise StoreError(path, "is damaged, and so is its second copy", _RESTORE)
+            what = "is damaged, and so is its second copy, or nothing tells which is right"
+            raise StoreError(path, what, _RESTORE)
         return self.plan
 
     def listing(self, split: str) -> Sequence[Sample]:
@@ -121,13 +122,15 @@ class Evidence:
         plan = self.sound_plan
         if name == layout.PLAN_OBJECT:
             return data == _plan_bytes(plan)
-        for split, item in plan.splits.items():
-            if name == layout.samples_object(split):
-                try:
-                    listed = parse_listing(Path(self.ways.path(copy)), data)
-                except StoreError:
-                    return False
-                return listing_digest(listed) == item.listing
+        listings = {
+            layout.samples_object(split): plan.splits[split].listing for split in plan.splits
+        }
+        if name in listings:
+            try:
+                listed = parse_listing(Path(self.ways.path(copy)), data)
+            except StoreError:
+                return False
+            return listing_digest(listed) == listings[name]
         return len(data) == plan.spec.channels * 4
 
 
@@ -222,7 +225,8 @@ def plan_problems(evidence: Evidence) -> Iterator[Problem]:
     """Why there is no plan: what is wrong with both copies."""
     for name in (layout.PLAN_OBJECT, layout.spare_object(layout.PLAN_OBJECT)):
         try:
-            files.parse_json(Path(name), evidence.ways.whole(name))
+            data = evidence.ways.whole(name)
+            Plan.from_json(files.parse_json(Path(name), data), Path(name))
         except StoreError as error:
             yield file_problem(evidence.ways, name, error)
             continue

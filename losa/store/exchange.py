@@ -81,7 +81,7 @@ def export_store(
     _publish(export, out, overwrite=overwrite, progress=progress or _silent)
     return {
         "file": str(out),
-        "store_id": export.origin.file_id(plan),
+        "store_id": export.origin.digest_of(plan),
         "is_whole": export.origin.is_whole(plan),
         "taps": list(plan.spec.taps),
         "splits": {name: item.rows for name, item in plan.splits.items()},

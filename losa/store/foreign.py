@@ -88,9 +88,9 @@ class ForeignArrays:
         Raises:
             StoreError: the array is not the plan's, or cannot be read; it is named.
         """
-        array = self._array(name)
-        with _named(self._path / name):
-            return np.ascontiguousarray(array.oindex[rows], dtype=self._dtype(name))
+        array, dtype = self._array(name), np.dtype(self._planned[name]["data_type"])
+        with named(self._path / name):
+            return np.ascontiguousarray(array.oindex[rows], dtype=dtype.newbyteorder("<"))
 
     def read(self, name: str) -> bytes:
         """A file's content as losa writes it, whatever the encoding of the array it is a chunk of.
@@ -114,15 +114,16 @@ class ForeignArrays:
         if name not in self._arrays:
             import zarr
 
-            path = self._path / name
+            planned, path = self._planned[name], self._path / name
+            largest = prod(planned["chunk_grid"]["configuration"]["chunk_shape"])
+            if not _is_payload(name):
+                largest = max(largest, prod(planned["shape"]))  # small as a whole
             data = self._read(f"{name}/zarr.json")
-            with _named(path):
-                check_document(path, json.loads(data), self._planned[name])
-                self._arrays[name] = zarr.open_array(self._objects, path=name, mode="r")
+            with named(path):
+                check_document(path, json.loads(data), planned, largest)
+                found = zarr.open_array(self._objects, path=name, mode="r", zarr_format=3)
+            self._arrays[name] = found
         return self._arrays[name]
-
-    def _dtype(self, name: str) -> np.dtype[Any]:
-        return np.dtype(self._planned[name]["data_type"]).newbyteorder("<")
 
 
 class ForeignRecords:
@@ -134,9 +135,7 @@ class ForeignRecords:
         self._arrays = arrays
         self._split = split
 
-    def copy(
-        self, tap: int, rows: Int64[np.ndarray, "b"], parts: Parts, *, is_seen: bool
-    ) -> None:
+    def copy(self, tap: int, rows: Int64[np.ndarray, "b"], parts: Parts, *, is_seen: bool) -> None:
         """Copy the records of ``rows`` at a tap; every read is a first one.
 
         Raises:
@@ -157,8 +156,10 @@ class ForeignRecords:
         """Nothing is fetched ahead."""
 
 
-def check_document(path: Path, found: Any, planned: Mapping[str, Any]) -> None:
+def check_document(path: Path, found: Any, planned: Mapping[str, Any], largest: int) -> None:
     """Refuse an array that is not the plan's, or that zarr should better not be given.
+
+    ``largest`` is the most values that a chunk may have: nobody knows how few bytes it is made of.
 
     Raises:
         StoreError: so it is; the field is named.
@@ -166,22 +167,18 @@ def check_document(path: Path, found: Any, planned: Mapping[str, Any]) -> None:
     fields = dict(found) if isinstance(found, dict) else {}
     for name in ("zarr_format", "node_type", "shape", "data_type"):
         if fields.get(name) != planned[name]:
-            what = f"has {name} {fields.get(name)!r:.60}, not {planned[name]!r}"
+            what = f"has {name} {str(fields.get(name))[:60]}, not {planned[name]}"
             raise StoreError(path, what, _TODO)
-    if fields.get("storage_transformers"):
-        raise StoreError(path, "has storage transformers", _TODO)
-    foreign = sorted(set(_codec_names(fields.get("codecs"))) - CODECS)
-    if foreign:
-        raise StoreError(path, f"has codecs that are not read: {', '.join(foreign)[:60]}", _TODO)
-    shape = planned["shape"]
-    limit = prod(planned["chunk_grid"]["configuration"]["chunk_shape"])
-    if not _is_payload(f"{path.parent.parent.name}/{path.parent.name}/{path.name}"):
-        limit = max(limit, prod(shape))  # columns are small as a whole
+    codecs = sorted(set(_codec_names(fields.get("codecs"))) - CODECS)
+    if codecs or fields.get("storage_transformers"):
+        what = f"has codecs or storage transformers that are not read: {', '.join(codecs)[:60]}"
+        raise StoreError(path, what.rstrip(": "), _TODO)
     grid = fields.get("chunk_grid")
-    sides = grid["configuration"]["chunk_shape"] if isinstance(grid, dict) else None
+    sides: Any = grid["configuration"]["chunk_shape"] if isinstance(grid, dict) else None
     is_regular = isinstance(sides, list) and all(type(side) is int and side > 0 for side in sides)
-    if not is_regular or len(sides) != len(shape) or prod(sides) > limit:
-        raise StoreError(path, f"has chunks {sides!r:.60}, larger than a shard's", _TODO)
+    if not is_regular or len(sides) != len(planned["shape"]) or prod(sides) > largest:
+        what = f"has chunks {str(sides)[:60]}; {largest} values are the most that is read"
+        raise StoreError(path, what, _TODO)
 
 
 def _codec_names(codecs: Any) -> Iterator[str]:
@@ -201,11 +198,11 @@ def _codec_names(codecs: Any) -> Iterator[str]:
 def _is_payload(name: str) -> bool:
     """Whether an array holds records: ``<split>/tokens/tapNN`` or ``<split>/scale/tapNN``."""
     parts = name.split("/")
-    return len(parts) == 3 and parts[0] != "calib" and parts[1] in ("tokens", "scale")  # noqa: PLR2004 -- the format's depth
+    return len(parts) == 3 and parts[1] in ("tokens", "scale")  # noqa: PLR2004 -- the format's depth
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """Turn whatever zarr, a codec or a file system raises into an error that names the array."""
     try:
         yield

@@ -14,13 +14,14 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8, UInt32
 
-from losa.errors import StoreError
-from losa.features import FeatureSpec, Sample
+from losa.errors import StoreError, UsageError
+from losa.features import FeatureSpec, Regime, Sample
 from losa.store import files, layout
 from losa.store.h5file import AGAIN, H5File
 from losa.store.hdf5 import column_path, statistic_path
 from losa.store.plan import Plan
 from losa.store.reader import Calibration
+from losa.store.records import ShardRecords
 from losa.store.sealed import OK_STATUS
 from losa.store.shardfile import FileShard, ShardTable, descriptor_limit
 from losa.store.skeleton import statistics_of
@@ -66,7 +67,7 @@ class Origin:
         """Whether a file of this plan holds all that the store holds."""
         return (self.taps, self.splits) == (plan.spec.taps, tuple(plan.splits))
 
-    def file_id(self, plan: Plan) -> str:
+    def digest_of(self, plan: Plan) -> str:
         """The ``store_id`` of the file: the store's own, or one of these taps and splits of it."""
         if self.is_whole(plan):
             return self.store_id
@@ -74,26 +75,30 @@ class Origin:
         return files.sha256(files.canonical_json(part.to_json()))
 
 
-def open_h5(path: Path | str, *, verify: Verify = "first") -> H5Store:
-    """Open an HDF5 file of ``losa export``; ``verify`` is as for ``open_store``.
+def open_h5(path: Path | str, *, verify: Verify = "first", regime: Regime = "auto") -> H5Store:
+    """Open an HDF5 file of ``losa export``; ``verify`` and ``regime`` are as for ``open_store``.
 
     Raises:
         StoreError: the file is missing, none of losa's, newer or damaged; the object is named.
+        UsageError: the regime is ``foreign``.
     """
-    return H5Store(H5File(Path(path)), verify)
+    if regime == "foreign":
+        raise UsageError("--read", "an HDF5 file is not read as foreign", "give auto")
+    return H5Store(H5File(Path(path)), verify, regime)
 
 
 class H5Store:
     """A store in an HDF5 file; see :func:`open_h5`. Splits are opened on first use."""
 
-    def __init__(self, file: H5File, verify: Verify) -> None:
+    def __init__(self, file: H5File, verify: Verify, regime: Regime = "auto") -> None:
         self.path = file.path
         self.plan = file.plan
         self.origin = Origin.from_json(_parsed(file, "source"), file.path)
-        self.store_id = self.origin.file_id(self.plan)
+        self.store_id = self.origin.digest_of(self.plan)
         self.files = _H5Rows(file)
         self._file = file
         self._verify = verify
+        self._regime: Regime = regime
         self._splits: dict[str, SplitReader] = {}
         reasons = _parsed(file, "skipped")
         self._reasons = {split: _reasons(self.files, split, reasons) for split in self.splits}
@@ -123,7 +128,8 @@ class H5Store:
             have = ", ".join(self.splits)
             raise StoreError(self.path, f"has no split {name!r}", f"it has {have}")
         if name not in self._splits:
-            self._splits[name] = SplitReader(self.files, name, self._verify)
+            records = ShardRecords(self.files, name, self._regime)
+            self._splits[name] = SplitReader(self.files, name, self._verify, records)
         return self._splits[name]
 
     def skipped(self, split: str) -> list[Reason]:

@@ -103,6 +103,12 @@ class Plan:
         """sha256 of the identity."""
         return files.sha256(files.canonical_json(self.identity))
 
+    def with_taps(self, taps: tuple[int, ...]) -> Plan:
+        """The same plan for a subset of the taps."""
+        exponents = dict(zip(self.spec.taps, self.exponents, strict=True))
+        some = tuple(exponents[tap] for tap in taps)
+        return replace(self, spec=self.spec.with_taps(taps), exponents=some)
+
     def holds(self, other: Plan) -> bool:
         """Whether a store of this plan has every tap and split of one of the other plan.
 

@@ -8,17 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Float32
 
-from losa.errors import StoreError
-from losa.features import FeatureSpec
+from losa.errors import StoreError, UsageError
+from losa.features import FeatureSpec, Regime
 from losa.store import files, layout
+from losa.store.foreign import ForeignArrays, ForeignRecords, has_foreign_records
 from losa.store.plan import FORMAT_MAJOR, Plan
+from losa.store.records import Records, ShardRecords
+from losa.store.remote import RemoteFiles, ZarrStore, is_url
 from losa.store.seal import seal_digest
-from losa.store.sealed import REPAIR, SealedFiles, as_sealed
+from losa.store.sealed import REPAIR, Read, SealedFiles, as_sealed
 from losa.store.shardfile import Folders
 from losa.store.skeleton import statistics_of
 from losa.store.split import SplitReader, Verify
@@ -41,31 +44,72 @@ class Calibration:
         return None if self.channel is None else np.stack([self.mean, self.channel], axis=1)
 
 
-def open_store(path: Path | str, *, verify: Verify = "first") -> Store:
+def open_store(
+    path: Path | str | ZarrStore, *, verify: Verify = "first", regime: Regime = "auto"
+) -> Store:
     """Open a sealed store of this format.
 
     ``verify`` says when a record's checksum is compared: on its ``first`` touch, ``always``, or
-    ``never``.
+    ``never``. ``regime`` says how records are read; see docs/api.md, section "How a store is
+    read". A URL, or a Store of zarr-python, is read through zarr-python.
 
     Raises:
         StoreError: the store is missing, foreign, newer, unsealed or damaged; the file is named.
+        UsageError: the regime is unknown, or cannot read what is there.
     """
+    if regime not in get_args(Regime):
+        raise UsageError("regime", f"{regime!r} is unknown", f"give one of {get_args(Regime)}")
+    if not isinstance(path, Path) and (is_url(path) or not isinstance(path, str)):
+        return _open_remote(RemoteFiles(path), regime)
     path = Path(path)
     check_format(path)
-    folders = Folders(path)
-    sealed_path = folders.check(layout.SEALED_OBJECT)
-    plan_path = path / layout.PLAN_OBJECT
+    sealed_path = Folders(path).check(layout.SEALED_OBJECT)
     if not sealed_path.exists():
         raise StoreError(path, f"is not sealed ({_progress(path)})", _RESUME)
     sealed_bytes = files.read_file(sealed_path)
+    plan, sealed = _plan_of(path, sealed_bytes, lambda name: files.read_file(path / name))
+    found = SealedFiles(path, plan, sealed)
+    store_id = files.sha256(sealed_bytes)
+    if regime != "foreign" and not has_foreign_records(found.read_file, found.plan):
+        return Store(found, store_id, verify, regime)
+    from zarr.storage import LocalStore
+
+    return _open_foreign(found, store_id, regime, LocalStore(path, read_only=True))
+
+
+def _open_remote(remote: RemoteFiles, regime: Regime) -> Store:
+    root, sealed_bytes = remote.find(layout.ROOT_OBJECT), remote.find(layout.SEALED_OBJECT)
+    if root is None:
+        raise StoreError(remote.path, "is not a losa store (no zarr.json)", "give a store's place")
+    root_path = remote.path / layout.ROOT_OBJECT
+    check_root(root_path, files.parse_json(root_path, root))
+    if sealed_bytes is None:
+        raise StoreError(remote.path, "is not sealed", _RESUME)
+    plan, sealed = _plan_of(remote.path, sealed_bytes, remote.read)
+    found = SealedFiles(remote.path, plan, sealed, remote.read)
+    return _open_foreign(found, files.sha256(sealed_bytes), regime, remote.objects)
+
+
+def _open_foreign(found: SealedFiles, store_id: str, regime: Regime, objects: Any) -> Store:
+    if regime not in ("auto", "resident", "foreign"):
+        what = f"{regime} reads raw records in a folder, which those of {found.path} are not"
+        raise UsageError("--read", what, "give auto")
+    arrays = ForeignArrays(found.path, found.plan, found.read_file, objects)
+    through = SealedFiles(found.path, found.plan, found.sealed, arrays.read)
+    return Store(through, store_id, "always", regime, arrays)
+
+
+def _plan_of(path: Path, sealed_bytes: bytes, read: Read) -> tuple[Plan, dict[str, Any]]:
+    """The plan that a seal vouches for, and what else the seal says."""
+    sealed_path, plan_path = path / layout.SEALED_OBJECT, path / layout.PLAN_OBJECT
     sealed = files.parse_json(sealed_path, sealed_bytes)
     digests = sealed.get("files")
     is_ours = files.canonical_json(sealed) == sealed_bytes
     if not (is_ours and isinstance(digests, dict) and sealed.get("digest") == seal_digest(sealed)):
         raise StoreError(sealed_path, "is not as losa writes it", REPAIR)
-    plan_bytes = as_sealed(plan_path, layout.PLAN_OBJECT, files.read_file(plan_path), digests)
+    plan_bytes = as_sealed(plan_path, layout.PLAN_OBJECT, read(layout.PLAN_OBJECT), digests)
     plan = Plan.from_json(files.parse_json(plan_path, plan_bytes), plan_path)
-    return Store(path, plan, sealed, files.sha256(sealed_bytes), verify)
+    return plan, sealed
 
 
 def check_format(path: Path) -> None:
@@ -79,7 +123,16 @@ def check_format(path: Path) -> None:
     root = path / layout.ROOT_OBJECT
     if not path.is_dir() or not root.exists():
         raise StoreError(path, "is not a losa store (no zarr.json)", "give a store's folder")
-    attributes = files.read_json(root).get("attributes")
+    check_root(root, files.read_json(root))
+
+
+def check_root(root: Path, document: Mapping[str, Any]) -> None:
+    """Refuse the root group of what is not ours, or newer.
+
+    Raises:
+        StoreError: so it is.
+    """
+    attributes = document.get("attributes")
     losa = attributes.get("losa") if isinstance(attributes, dict) else None
     form = losa.get("format") if isinstance(losa, dict) else None
     major = form.get("major") if isinstance(form, dict) else None
@@ -111,17 +164,32 @@ def count_committed(path: Path, split: str) -> int:
 
 
 class Store:
-    """A sealed store; see :func:`open_store`. Splits are opened on first use."""
+    """A sealed store; see :func:`open_store`. Splits are opened on first use.
+
+    Args:
+        found: its files.
+        store_id: the digest of its seal.
+        verify: when checksums are compared.
+        regime: how records are read.
+        arrays: what records are read from instead of shards.
+    """
 
     def __init__(
-        self, path: Path, plan: Plan, sealed: Mapping[str, Any], store_id: str, verify: Verify
+        self,
+        found: SealedFiles,
+        store_id: str,
+        verify: Verify,
+        regime: Regime = "auto",
+        arrays: ForeignArrays | None = None,
     ) -> None:
-        self.path = path
-        self.plan = plan
-        self.sealed = sealed
+        self.path = found.path
+        self.plan = found.plan
+        self.sealed = found.sealed
         self.store_id = store_id
-        self.files = SealedFiles(path, plan, sealed)
+        self.files = found
         self._verify = verify
+        self._regime: Regime = regime
+        self._arrays = arrays
         self._splits: dict[str, SplitReader] = {}
 
     @property
@@ -149,7 +217,7 @@ class Store:
             have = ", ".join(self.splits)
             raise StoreError(self.path, f"has no split {name!r}", f"it has {have}")
         if name not in self._splits:
-            self._splits[name] = SplitReader(self.files, name, self._verify)
+            self._splits[name] = SplitReader(self.files, name, self._verify, self._records(name))
         return self._splits[name]
 
     def calibration(self, taps: tuple[int, ...]) -> Calibration:
@@ -175,6 +243,11 @@ class Store:
         sizes = [spec.record_bytes, *([spec.scale_bytes] if spec.scale_bytes else [])]
         one = sum(layout.shard_file_bytes(held, self.plan.shard_rows, size) for size in sizes)
         return one * len(spec.taps)
+
+    def _records(self, split: str) -> Records:
+        if self._arrays is not None:
+            return ForeignRecords(self._arrays, split)
+        return ShardRecords(self.files, split, self._regime)
 
     def _statistic(self, tap: int, name: str) -> Float32[np.ndarray, "d"]:
         data = self.files.read_small(layout.statistic_object(tap, name))

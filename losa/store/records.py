@@ -14,7 +14,6 @@ from typing import Final, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from losa.errors import UsageError
 from losa.features import Regime
 from losa.store import layout
 from losa.store.order import EpochOrder
@@ -58,9 +57,7 @@ class Records(Protocol):
     is_doubtful: bool
     """Whether records must be held against their checksums whenever they are read."""
 
-    def copy(
-        self, tap: int, rows: Int64[np.ndarray, "b"], parts: Parts, *, is_seen: bool
-    ) -> None:
+    def copy(self, tap: int, rows: Int64[np.ndarray, "b"], parts: Parts, *, is_seen: bool) -> None:
         """Copy the records of ``rows`` at a tap; ``is_seen``: all were copied, and found sound."""
         ...
 
@@ -81,16 +78,12 @@ class ShardRecords:
         split: its name.
         regime: ``auto`` maps what has been read before if the split fits in half of the machine's
             memory, and else is ``stream``; ``resident`` is read once, hence as ``preadv``.
-
-    Raises:
-        UsageError: the regime is ``foreign``, which raw shards in a file are not.
     """
 
     is_doubtful = False
 
     def __init__(self, files: ShardFiles, split: str, regime: Regime = "auto") -> None:
-        if regime == "foreign":
-            raise UsageError("--read", "foreign reads folders and object stores", "give auto")
+        assert regime != "foreign"
         rows = files.plan.splits[split].rows
         self._files = files
         self._split = split
@@ -103,9 +96,7 @@ class ShardRecords:
         self._is_streamed = regime == "stream" or (regime == "auto" and not is_small)
         self._follower: Follower | None = None
 
-    def copy(
-        self, tap: int, rows: Int64[np.ndarray, "b"], parts: Parts, *, is_seen: bool
-    ) -> None:
+    def copy(self, tap: int, rows: Int64[np.ndarray, "b"], parts: Parts, *, is_seen: bool) -> None:
         """Copy the records of ``rows`` at a tap.
 
         Raises:

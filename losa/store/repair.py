@@ -2,7 +2,7 @@
 
 What to do is worked out from a deep verification before anything is touched, and done in an order
 in which a crash at any moment leaves a store that a second repair mends.
-Source: docs/store-format.md, section "Repair".
+Source: docs/store-format.md, section "Verification and repair".
 """
 
 from __future__ import annotations

@@ -102,6 +102,10 @@ def seal_store(root: Path, plan: Plan, *, durable: bool) -> str:
         _sweep(root, durable=durable)
     sealed = root / layout.SEALED_OBJECT
     created = files.create_once(sealed, data, scratch=scratch, durable=durable)
+    if durable:
+        with files.named(root):
+            # The name that the seal had first would come back, and is foreign to a sealed store.
+            system.current.sync_folder(scratch)
     if not created and files.read_file(sealed) != data:
         raise StoreError(sealed, "was written by another process, and differs", "run losa verify")
     return files.sha256(data)
@@ -118,7 +122,7 @@ def _sweep(root: Path, *, durable: bool) -> None:
     if durable:
         # Before the seal is there: a name that came back after a power cut would be foreign to it,
         # and a commit record that went was perhaps not synced by a process that was killed.
-        for folder in [*swept, *(root / ".losa/commits").iterdir(), root / ".losa"]:
+        for folder in [*swept[1:], *(root / ".losa/commits").iterdir(), root / ".losa"]:
             system.current.sync_folder(folder)
 
 

@@ -1,8 +1,9 @@
 """What a reader of a store larger than memory will need next, and what it will not need again.
 
-An epoch's order is known ahead (:class:`losa.store.order.EpochOrder`). When a reader enters a window
-of it, the next window's records can be fetched; when it is through, the last one's can be dropped,
-which leaves the memory to what is still to come. All of this is advice: nothing depends on it.
+The order of an epoch is known ahead (:class:`losa.store.order.EpochOrder`). When a reader enters a
+window of it, the records of the next one can be fetched, and when it has read there, those of the
+last one dropped, which leaves the memory to what is still to come. All of this is advice: nothing
+depends on it.
 """
 
 from __future__ import annotations

@@ -62,8 +62,8 @@ class Ways:
         os.close(handle)
         return files.open_regular(Path(path))
 
-    def read(self, name: str, at_most: int) -> bytes:
-        """The first ``at_most`` bytes of a file.
+    def read(self, name: str, at_most: int) -> tuple[bytes, int]:
+        """The first ``at_most`` bytes of a file, and its size.
 
         Raises:
             StoreError: as :meth:`open` says.
@@ -71,7 +71,7 @@ class Ways:
         """
         handle = self.open(name)
         try:
-            return os.pread(handle, at_most, 0)
+            return os.pread(handle, at_most, 0), os.fstat(handle).st_size
         except OSError as error:
             raise files.resource_error(Path(self._prefix + name), error) from error
         finally:

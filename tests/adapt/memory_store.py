@@ -11,6 +11,7 @@ from jaxtyping import Float, Float16, Float32, Int32, Int64, Shaped, UInt8
 
 from losa.features import FeatureSpec, Sample, StoreDtype, TokenGrid
 from losa.store import Calibration, Plan
+from losa.store.order import EpochOrder
 from losa.store.plan import Numerics
 
 RAW: Mapping[str, str] = {"float16": "<f2", "float32": "<f4", "bfloat16": "<u2", "int8": "<i1"}
@@ -34,6 +35,7 @@ class MemorySplit:
     scales: Float16[np.ndarray, "k n l"] | None = None
     fail_at_row: int | None = None
     reads: list[tuple[int, ...]] = field(default_factory=list)
+    followed: list[tuple[EpochOrder | None, tuple[int, ...], int]] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -60,6 +62,9 @@ class MemorySplit:
             out[i] = self.planes[self.spec.taps.index(tap)][rows]
             if scales is not None and self.scales is not None:
                 scales[i] = self.scales[self.spec.taps.index(tap)][rows]
+
+    def follow(self, order: EpochOrder | None, taps: tuple[int, ...], start: int) -> None:
+        self.followed.append((order, taps, start))
 
     def features(self, exponents: tuple[int, ...]) -> Float32[np.ndarray, "k n l d"]:
         """All features in true units, as docs/store-format.md says."""

@@ -31,7 +31,7 @@ def train(store: MemoryStore, out: Path) -> Path:
 @pytest.fixture(name="store")
 def fixture_store(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
     store = separable_store(noise=4.0)
-    monkeypatch.setattr("losa.adapt.evaluate.open_store", lambda _: store)
+    monkeypatch.setattr("losa.adapt.evaluate.open_source", lambda *_, **__: store)
     return store
 
 
@@ -51,7 +51,7 @@ def test_an_int8_store_is_trained_on_and_evaluated_through_its_scales(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = separable_store(noise=4.0, dtype="int8")
-    monkeypatch.setattr("losa.adapt.evaluate.open_store", lambda _: store)
+    monkeypatch.setattr("losa.adapt.evaluate.open_source", lambda *_, **__: store)
     report = adapt_on(store, AdaptConfig(out=tmp_path, device="cpu", rank=2, epochs=4, lr=0.01))
     adaptor, card = load_adaptor(tmp_path)
     np.testing.assert_array_equal(card.quantiser, QUANTISER)
@@ -68,7 +68,7 @@ def test_val_that_the_run_held_out_of_train_is_found_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = separable_store({"train": 80}, noise=4.0)
-    monkeypatch.setattr("losa.adapt.evaluate.open_store", lambda _: store)
+    monkeypatch.setattr("losa.adapt.evaluate.open_source", lambda *_, **__: store)
     report = adapt_on(store, AdaptConfig(out=tmp_path, device="cpu", epochs=2))
     found = evaluate(tmp_path, split="val", device="cpu")
     assert found["top1"] == report.metrics["val"]["top1"]
@@ -79,7 +79,7 @@ def test_train_without_the_rows_that_the_run_held_out_is_what_it_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = separable_store({"train": 80}, noise=4.0)
-    monkeypatch.setattr("losa.adapt.evaluate.open_store", lambda _: store)
+    monkeypatch.setattr("losa.adapt.evaluate.open_source", lambda *_, **__: store)
     adapt_on(store, AdaptConfig(out=tmp_path, device="cpu", epochs=1))
     rows = {}
     for split in ("train", "val"):
@@ -168,7 +168,7 @@ def test_a_store_of_another_identity_and_dtype_but_the_same_features_will_do(
     run = train(store, tmp_path)
     other = separable_store(noise=4.0, dtype="float32", exponents=(1, 0))
     other.store_id = "7" * 64
-    monkeypatch.setattr("losa.adapt.evaluate.open_store", lambda _: other)
+    monkeypatch.setattr("losa.adapt.evaluate.open_source", lambda *_, **__: other)
     assert evaluate(run, tmp_path / "other.zarr", device="cpu")["store_id"] == "7" * 64
 
 

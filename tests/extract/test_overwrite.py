@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from losa.errors import StoreError
-from losa.extract.run import ExtractEvent, extract
+from losa.extract.job import ExtractEvent
+from losa.extract.run import extract
 from losa.store import open_store
 from tests.extract.picture_folder import picture_folder, tiny_config
 from tests.store.build import tree

@@ -27,10 +27,11 @@ from losa.errors import (
     SkippedError,
     UsageError,
 )
-from losa.extract import run
 from losa.extract.backbones import BackboneRequest, build_backbone
 from losa.extract.images import load_pixels
-from losa.extract.run import ExtractEvent, check_skips, extract
+from losa.extract.job import ExtractEvent
+from losa.extract.planning import wanted_plan
+from losa.extract.run import check_skips, extract
 from losa.features import StoreDtype
 from losa.store import Store, layout, open_store
 from losa.store.verify import verify_store
@@ -157,8 +158,10 @@ def test_a_sealed_store_is_never_written_again(
     store: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, store_id = tree(store), open_store(store).store_id
-    wanted = run._Job._wanted
-    monkeypatch.setattr(run._Job, "_wanted", lambda job: replace(wanted(job), writer="losa 9.9.9"))
+    monkeypatch.setattr(
+        "losa.extract.run.wanted_plan",
+        lambda inputs: replace(wanted_plan(inputs), writer="losa 9.9.9"),
+    )
     assert extract(tiny_config(pictures, store))["store_id"] == store_id
     assert tree(store) == before
 

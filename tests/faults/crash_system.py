@@ -45,8 +45,8 @@ class CrashSystem(system.System):
     def create(self, path: Path) -> int:
         handle = super().create(path)
         self._created += 1
-        self._open[handle] = self._created, self._name(path)
-        self.acts.append(Act("create", self._name(path), file=self._created))
+        self._open[handle] = self._created, self.name(path)
+        self.acts.append(Act("create", self.name(path), file=self._created))
         return handle
 
     def write(self, handle: int, data: memoryview) -> int:
@@ -66,45 +66,56 @@ class CrashSystem(system.System):
 
     def link(self, source: Path, target: Path) -> None:
         super().link(source, target)
-        self.acts.append(Act("link", self._name(source), self._name(target)))
+        self.acts.append(Act("link", self.name(source), self.name(target)))
 
     def unlink(self, path: Path) -> None:
         was_there = path.exists()
         super().unlink(path)
         if was_there:
-            self.acts.append(Act("unlink", self._name(path)))
+            self.acts.append(Act("unlink", self.name(path)))
+
+    def rmdir(self, path: Path) -> None:
+        was_there = path.exists()
+        super().rmdir(path)
+        if was_there:
+            self.acts.append(Act("unlink", self.name(path)))
 
     def rename(self, source: Path, target: Path) -> None:
         super().rename(source, target)
-        self.acts.append(Act("rename", self._name(source), self._name(target)))
+        self.acts.append(Act("rename", self.name(source), self.name(target)))
 
     def mkdir(self, path: Path) -> None:
         super().mkdir(path)
-        self.acts.append(Act("mkdir", self._name(path)))
+        self.acts.append(Act("mkdir", self.name(path)))
 
     def sync_folder(self, path: Path) -> None:
         super().sync_folder(path)
-        self.acts.append(Act("sync", self._name(path), site=site()))
+        self.acts.append(Act("sync", self.name(path), site=site()))
 
     def sync_file(self, path: Path) -> None:
         super().sync_file(path)
-        self.acts.append(Act("sync", self._name(path), site=site()))
+        self.acts.append(Act("sync", self.name(path), site=site()))
 
     @contextmanager
     def promises(self) -> Iterator[None]:
-        """Note as a promise every name that a durable act said it has created."""
+        """Note every commit record as a promise as soon as it is said to be there for good."""
         publish = files.publish
 
         def noting(temporary: Path, path: Path, *, durable: bool) -> bool:
             is_ours = publish(temporary, path, durable=durable)
-            if is_ours and durable:
-                self.acts.append(Act("promise", self._name(path)))
+            if is_ours and durable and "commits" in path.parts:
+                self.promise(path)
             return is_ours
 
         with mock.patch.object(files, "publish", noting):
             yield
 
-    def _name(self, path: Path) -> str:
+    def promise(self, path: Path) -> None:
+        """From here on, what has this name must survive."""
+        self.acts.append(Act("promise", self.name(path)))
+
+    def name(self, path: Path) -> str:
+        """A path as the record has it."""
         return path.relative_to(self._base).as_posix() if path != self._base else ""
 
 

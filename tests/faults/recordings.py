@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from losa.store import Plan, layout, system
 from tests.faults.crash_system import Act, CrashSystem, site
-from tests.faults.tiny import SPLIT, process, through, tiny_plan, write_store
+from tests.faults.tiny import SPLIT, one_shard_plan, process, through, tiny_plan, write_store
 from tests.store.build import tree
 
 NAME: Final = "s.zarr"
@@ -32,16 +32,25 @@ class DeadSystem(system.System):
 
 
 class MortalSystem(CrashSystem):
-    """Kills the process that would commit the last shard, once."""
+    """Kills the process that is about to do one act, named by its kind and path, once."""
 
-    is_spent = False
+    def __init__(self, base: Path, kind: str, path: str) -> None:
+        super().__init__(base)
+        self._last: tuple[str, str] | None = (kind, path)
 
     def link(self, source: Path, target: Path) -> None:
-        if target.as_posix().endswith(layout.commit_object(SPLIT, 1)) and not self.is_spent:
-            self.is_spent = True
+        self._live("link", target)
+        super().link(source, target)
+
+    def sync_folder(self, path: Path) -> None:
+        self._live("sync", path)
+        super().sync_folder(path)
+
+    def _live(self, kind: str, path: Path) -> None:
+        if self._last == (kind, self.name(path)):
+            self._last = None
             system.current = DeadSystem()
             raise KilledError
-        super().link(source, target)
 
 
 class FailingSyncSystem(CrashSystem):
@@ -65,37 +74,54 @@ class Recording:
     tree: dict[str, bytes]
 
 
+def dying(kind: str, path: str) -> Callable[[Path], CrashSystem]:
+    """A system that kills its process at one act on the store."""
+    return lambda base: MortalSystem(base, kind, f"{NAME}/{path}" if path else "")
+
+
+Write = Callable[[CrashSystem, Path, Plan], None]
+
+
 def in_one_run(calls: CrashSystem, path: Path, plan: Plan) -> None:
     """Nothing happens."""
     with process():
-        write_store(path, plan)
-
-
-def in_two_runs(calls: CrashSystem, path: Path, plan: Plan, *, durable: bool = True) -> None:
-    """The first run is killed when the last shard lies at its names, just before its commit."""
-    with process(), suppress(KilledError):
-        write_store(path, plan, durable=durable)
-    system.current = calls
-    with process(start=2):
-        write_store(path, plan)
-
-
-def after_an_unsynced_run(calls: CrashSystem, path: Path, plan: Plan) -> None:
-    """As in two runs, but the first one synced nothing."""
-    in_two_runs(calls, path, plan, durable=False)
+        write_store(path, plan, promised=calls.promise)
 
 
 def unsynced(calls: CrashSystem, path: Path, plan: Plan) -> None:
     """Nothing is synced but the empty store, the note that says so, and the seal."""
     with process():
-        write_store(path, plan, durable=False)
+        write_store(path, plan, durable=False, promised=calls.promise)
 
 
-SCENARIOS: Final[dict[str, tuple[type[CrashSystem], Callable[..., None], Plan]]] = {
+def in_two_runs(calls: CrashSystem, path: Path, plan: Plan) -> None:
+    """The first run is killed, and another process goes on."""
+    _interrupted(calls, path, plan, durable=True)
+
+
+def after_an_unsynced_run(calls: CrashSystem, path: Path, plan: Plan) -> None:
+    """As in two runs, but the first one synced nothing."""
+    _interrupted(calls, path, plan, durable=False)
+
+
+def _interrupted(calls: CrashSystem, path: Path, plan: Plan, *, durable: bool) -> None:
+    with process(), suppress(KilledError):
+        write_store(path, plan, durable=durable, promised=calls.promise)
+    assert isinstance(system.current, DeadSystem)
+    system.current = calls
+    with process(start=2):
+        write_store(path, plan, promised=calls.promise)
+
+
+LAST_COMMIT: Final = layout.commit_object(SPLIT, 1)
+COMMITS: Final = LAST_COMMIT.rpartition("/")[0]
+SCENARIOS: Final[dict[str, tuple[Callable[[Path], CrashSystem], Write, Plan]]] = {
     "float16": (CrashSystem, in_one_run, tiny_plan()),
     "int8": (CrashSystem, in_one_run, tiny_plan("int8")),
-    "two runs": (MortalSystem, in_two_runs, tiny_plan()),
-    "after an unsynced run": (MortalSystem, after_an_unsynced_run, tiny_plan()),
+    "killed before a commit": (dying("link", LAST_COMMIT), in_two_runs, tiny_plan()),
+    "killed before a commit is synced": (dying("sync", COMMITS), in_two_runs, one_shard_plan()),
+    "killed before the store is synced": (dying("sync", ""), in_two_runs, tiny_plan()),
+    "after an unsynced run": (dying("link", LAST_COMMIT), after_an_unsynced_run, tiny_plan()),
     "unsynced": (CrashSystem, unsynced, tiny_plan()),
     "failing syncs": (FailingSyncSystem, in_one_run, tiny_plan()),
 }

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,16 +19,20 @@ from tests.faults.recordings import NAME, SCENARIOS, Recording, recorded
 from tests.faults.tiny import SPLIT, process, reads_as_written, write_store
 from tests.store.build import tree
 
-QUICK_STATES = 50
-whole_run = [pytest.mark.faults, pytest.mark.timeout(3600)]
+QUICK_STATES = 40
+QUICK_SEARCH = 60
+WHOLE_SEARCH = 600
 
-
-@pytest.fixture
-def memory() -> Iterator[Path]:
-    """A folder in memory where there is one: states are many, and disks slow."""
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
-        yield Path(folder)
+REDUNDANT = {
+    "files.sync_tree .losa/claims": "writers make folders that are missing",
+    "files.sync_tree .losa/claims/train": "an empty folder",
+    "files.sync_tree .losa/commits/train": "an empty folder",
+    "files.sync_tree .losa/tmp": "an empty folder",
+    "files.sync_tree zarr.json": "sealing writes it anew",
+    "files.sync_tree .losa/unsynced": "sealing removes it",
+    "files._try_sync .losa/unsynced": "its name is what counts; an empty one is of another boot",
+}
+"""Syncs that the store could do without, each one of a loop over others that it needs."""
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -54,6 +57,55 @@ def test_no_power_cut_loses_what_was_promised(memory: Path) -> None:
     publish("f3", {"states": counted, "total": sum(counted.values()), "wrong": 0, "lost": 0})
 
 
+def test_no_place_in_the_code_that_syncs_could_do_without(memory: Path) -> None:
+    places = {site.partition(" ")[0] for name in SCENARIOS for site in sites(name)}
+    needless = [place for place in sorted(places) if not is_needed(place, memory, QUICK_SEARCH)]
+    assert len(places) >= 10
+    assert needless == []
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+def test_no_sync_of_any_kind_of_file_could_be_done_without(memory: Path) -> None:
+    kinds = {site for name in SCENARIOS for site in sites(name) if "/tmp/" not in site}
+    needed = {kind for kind in sorted(kinds) if is_needed(kind, memory, WHOLE_SEARCH)}
+    assert kinds - needed == set(REDUNDANT)
+    places = sorted({kind.partition(" ")[0] for kind in kinds})
+    publish("f3-syncs", {"places": places, "needed": sorted(needed), "redundant": REDUNDANT})
+
+
+def sites(scenario: str) -> set[str]:
+    """Where losa syncs in a scenario, and what."""
+    return set(roles(recorded(scenario).acts).values())
+
+
+def is_needed(site: str, memory: Path, search: int) -> bool:
+    """Whether some power cut does harm when one place in the code, or one kind of it, is idle."""
+    return any(
+        is_harmed(recorded(name), idle, memory, search)
+        for name in SCENARIOS
+        if (
+            idle := [
+                n for n, at in roles(recorded(name).acts).items() if f"{at} ".startswith(f"{site} ")
+            ]
+        )
+    )
+
+
+def is_harmed(recording: Recording, idle: Sequence[int], memory: Path, search: int) -> bool:
+    """Whether one of so many power cuts does harm when some syncs are idle."""
+    acts = [act for number, act in enumerate(recording.acts) if number not in set(idle)]
+    states = [state for state in crash_states(acts, chances=2) if state.acts > idle[0]]
+    last, others = states[-10:], random.Random(0).sample(states, len(states))
+    for state in [*last, *others][:search]:
+        try:
+            check(state, recording, memory)
+        except (AssertionError, LosaError):
+            shutil.rmtree(memory / "state")
+            return True
+    return False
+
+
 def check(state: State, recording: Recording, memory: Path) -> None:
     """Read what is left, look for what was promised, and run the same command again."""
     base = memory / "state"
@@ -65,8 +117,11 @@ def check(state: State, recording: Recording, memory: Path) -> None:
         for promise in state.promised:
             if "/commits/" in promise:
                 assert damage(path, plan, int(Path(promise).stem)) is None, state.acts
-            elif promise.endswith(layout.SEALED_OBJECT):
+            elif promise == f"{NAME}/{layout.SEALED_OBJECT}":
                 assert is_whole, state.acts
+                assert tree(path) == recording.tree, state.acts
+            elif promise == NAME:
+                assert path.exists(), state.acts
         write_store(path, plan)
         have = tree(path)
         assert have.keys() == recording.tree.keys(), state.acts

@@ -27,26 +27,32 @@ def tiny_plan(dtype: StoreDtype = "float16") -> Plan:
     return small_plan({SPLIT: 5}, dtype, shard_rows=3)
 
 
+def one_shard_plan() -> Plan:
+    """The tiny plan with its first shard alone."""
+    return small_plan({SPLIT: 3}, shard_rows=3)
+
+
 def write_store(
     path: Path,
     plan: Plan,
     *,
     durable: bool = True,
-    seals: bool = True,
+    promised: Callable[[Path], object] = lambda _: None,
     begun: Callable[[ShardTask], object] = lambda _: None,
 ) -> None:
     """What the extract command does: begin the store if it is missing, then whatever is left."""
     if not path.exists():
         begin_store(path, plan, durable=True)
+        promised(path)
     with StoreWriter(path, durable=durable) as store:
         if not store.is_sealed:
             store.withdraw_damaged()
             for task in store.claimed():
                 begun(task)
                 write_shard(store, task)
-    if seals:
-        with StoreWriter(path, durable=True) as store:
-            store.seal()
+    with StoreWriter(path, durable=True) as store:
+        store.seal()
+    promised(path / layout.SEALED_OBJECT)
 
 
 def write_shard(store: StoreWriter, task: ShardTask) -> None:

@@ -13,7 +13,8 @@ from losa.adapt.evaluate import evaluate
 from losa.adapt.train import adapt
 from losa.config import AdaptConfig
 from losa.errors import MismatchError
-from losa.extract.run import ExtractEvent, extract
+from losa.extract.job import ExtractEvent
+from losa.extract.run import extract
 from losa.live.evaluate import LiveRequest, evaluate_dataset
 from losa.store import open_store
 from tests.extract.picture_folder import picture_folder, tiny_config

@@ -58,7 +58,7 @@ def test_one_of_many_takers_of_a_dead_claim_gets_it(root: Path) -> None:
     takers = [Claims(root) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         for _ in range(10):
-            foreign_claim(root, **here(boot="before"))
+            foreign_claim(root, **here(pid=2**22 + 1))
             won = list(pool.map(lambda claims: claims.take(TASK), takers))
             # A taker that comes second may find the name free and the first gone; nobody gets two.
             assert sum(claims.holds(TASK) for claims in takers) == 1

@@ -31,10 +31,10 @@ def dead_tag() -> str:
     return f"{2**22 + 1}-1-{files.process_space()}-0"
 
 
-def removed(path: Path, **options: float) -> list[str]:
+def removed(path: Path, days: float = 7.0) -> list[str]:
     """What cleaning takes away; beforehand it must have said so."""
-    listed = clean_store(path, now=NOW, **options)
-    done = clean_store(path, act=True, now=NOW, **options)
+    listed = clean_store(path, older_than_days=days, now=NOW)
+    done = clean_store(path, older_than_days=days, act=True, now=NOW)
     assert listed.removed == done.removed
     return [leftover.path for leftover in done.removed]
 
@@ -91,19 +91,17 @@ def test_the_quarantine_goes_when_it_is_old(store: Path) -> None:
     done = clean_store(store, act=True, now=NOW)
     assert done.to_json() == {
         "acted": True,
-        "removed": [
-            {"path": ".losa/quarantine/0001", "bytes": 5, "why": "was set aside long ago"}
-        ],
+        "removed": [{"path": ".losa/quarantine/0001", "bytes": 5, "why": "was set aside long ago"}],
         "bytes": 5,
     }
-    assert removed(store, older_than_days=5) == [".losa/quarantine/0002"]
+    assert removed(store, 5.0) == [".losa/quarantine/0002"]
     assert tree(store) == before
 
 
 def test_by_the_clock_what_was_just_set_aside_stays(store: Path) -> None:
     (store / layout.QUARANTINE_FOLDER / "0001").mkdir(parents=True)
     assert clean_store(store).removed == ()
-    assert len(clean_store(store, older_than_days=-1).removed) == 1
+    assert len(clean_store(store, older_than_days=-1.0).removed) == 1
 
 
 def test_stores_in_the_making_of_dead_creators_go(store: Path) -> None:

@@ -46,8 +46,9 @@ def true_units(plan: Plan, split: str) -> np.ndarray:
     values = raw.astype(np.float64)
     scales = token_scales(plan, split)
     if scales is not None:
-        channel = statistics(plan)["channel"].astype(np.float64)
-        return values * scales.astype(np.float64)[..., None] * channel[:, None, None]
+        mean, channel = (statistics(plan)[name].astype(np.float64) for name in ("mean", "channel"))
+        scaled = values * scales.astype(np.float64)[..., None]
+        return scaled * channel[:, None, None] + mean[:, None, None]
     return values * np.exp2(plan.exponents)[:, None, None, None]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import subprocess
@@ -13,7 +14,10 @@ from pathlib import Path
 import pytest
 
 from losa.errors import ResourceError, StoreError
-from losa.store import files
+from losa.store import files, system
+from losa.store.system import System
+from tests.store.build import tree
+from tests.store.systems import NoLinks, failing
 
 
 def test_write_atomic_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
@@ -123,3 +127,181 @@ def test_a_failing_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "fdopen", Failing)
     with pytest.raises(ResourceError, match=r"x\.json: input/output error"):
         files.read_file(tmp_path / "x.json")
+
+
+class Synced(System):
+    """Notes which files were written, and which of them were synced."""
+
+    def __init__(self, fail: int = 0) -> None:
+        self.made: list[Path] = []
+        self.fail = fail
+
+    def create(self, path: Path) -> int:
+        self.made.append(path)
+        return super().create(path)
+
+    def fsync(self, handle: int) -> None:
+        if self.fail:
+            self.fail -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().fsync(handle)
+
+
+def test_after_a_sync_that_failed_the_bytes_go_to_a_new_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = Synced(fail=1)
+    monkeypatch.setattr(system, "current", synced)
+    files.write_atomic(tmp_path / "a.json", b"new")
+    assert tree(tmp_path) == {"a.json": b"new"}
+    assert len(set(synced.made)) == 2
+
+
+def test_a_sync_that_fails_twice_is_an_error_that_leaves_the_old_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(Synced):
+        def sync_file(self, path: Path) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    (tmp_path / "a.json").write_bytes(b"old")
+    monkeypatch.setattr(system, "current", Failing(fail=1))
+    with pytest.raises(ResourceError, match=r"a\.json: input/output error"):
+        files.write_atomic(tmp_path / "a.json", b"new")
+    assert tree(tmp_path) == {"a.json": b"old"}
+
+
+@pytest.mark.parametrize("act", ["create", "write", "close", "rename"])
+def test_a_disk_that_fails_is_an_error_that_leaves_the_old_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    (tmp_path / "a.json").write_bytes(b"old")
+    monkeypatch.setattr(system, "current", failing(act, errno.EIO))
+    with pytest.raises(ResourceError, match=r"a\.json: input/output error"):
+        files.write_atomic(tmp_path / "a.json", b"new")
+    assert tree(tmp_path) == {"a.json": b"old"}
+
+
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize(
+    ("there", "may_replace", "left"),
+    [(None, False, "new"), ("new", False, "new"), ("old", True, "new"), ("old", False, "old")],
+)
+def test_a_name_is_settled_whatever_a_dead_writer_has_left(
+    tmp_path: Path, there: str | None, may_replace: bool, left: str, durable: bool
+) -> None:
+    name, aside = tmp_path / "name", tmp_path / "aside"
+    if there is not None:
+        name.write_text(there)
+    aside.write_text("new")
+    inode = (name if left == there else aside).stat().st_ino
+    files.settle(aside, name, durable=durable, may_replace=lambda: may_replace)
+    assert tree(tmp_path) == {"name": left.encode()}
+    assert name.stat().st_ino == inode
+
+
+def test_an_equal_file_is_kept_without_asking_who_may_replace_it(tmp_path: Path) -> None:
+    for name in ("name", "aside"):
+        (tmp_path / name).write_text("new")
+    files.settle(
+        tmp_path / "aside", tmp_path / "name", durable=True, may_replace=lambda: pytest.fail("why")
+    )
+
+
+def test_what_cannot_be_settled_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "aside").write_text("new")
+    monkeypatch.setattr(system, "current", failing("link", errno.EIO))
+    with pytest.raises(OSError, match="Input/output"):
+        files.settle(tmp_path / "aside", tmp_path / "name", durable=True, may_replace=bool)
+    assert tree(tmp_path) == {}
+
+
+class Swept(NoLinks):
+    """Somebody who seals sweeps our temporary files away, so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def place(self, temporary: Path, target: Path) -> None:
+        self.sweep(temporary)
+        super().place(temporary, target)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self.sweep(source)
+        super().rename(source, target)
+
+    def sweep(self, temporary: Path) -> None:
+        if self.times:
+            self.times -= 1
+            temporary.unlink()
+
+
+def test_a_temporary_file_that_was_swept_away_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "current", Swept(files.SWEEPS))
+    assert files.create_once(tmp_path / "a", b"1", scratch=tmp_path, durable=False)
+    monkeypatch.setattr(system, "current", Swept(files.SWEEPS))
+    files.write_atomic(tmp_path / "b", b"2", scratch=tmp_path)
+    assert tree(tmp_path) == {"a": b"1", "b": b"2"}
+
+
+def test_a_sweeper_who_never_ends_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system, "current", Swept(files.SWEEPS + 1))
+    with pytest.raises(ResourceError, match="no such file or directory"):
+        files.create_once(tmp_path / "a", b"1", scratch=tmp_path, durable=False)
+
+
+def test_who_has_sealed_first_has_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Beaten(System):
+        def place(self, temporary: Path, target: Path) -> None:
+            target.write_bytes(b"theirs")
+            temporary.unlink()
+            super().place(temporary, target)
+
+    monkeypatch.setattr(system, "current", Beaten())
+    assert not files.create_once(tmp_path / "a", b"ours", scratch=tmp_path, durable=False)
+    assert tree(tmp_path) == {"a": b"theirs"}
+
+
+def test_folders_that_somebody_makes_meanwhile_are_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Overtaken(System):
+        def mkdir(self, path: Path) -> None:
+            path.mkdir()
+            super().mkdir(path)
+
+    monkeypatch.setattr(system, "current", Overtaken())
+    files.make_folders(tmp_path / "a/b", durable=False)
+    assert (tmp_path / "a/b").is_dir()
+
+
+def test_an_error_that_has_a_name_keeps_it(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="b: is missing"), files.named(tmp_path / "a"):
+        files.read_file(tmp_path / "b")
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ResourceError, match="file/x: not a directory"):
+        files.read_file(tmp_path / "file/x")
+
+
+def test_a_process_is_told_apart_where_the_system_tells_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = files.process_space()
+
+    def nothing(*_: object, **__: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", nothing)
+    monkeypatch.setattr(Path, "stat", nothing)
+    assert files.boot_id() == "0" * 32
+    assert files.process_space.__wrapped__() != known
+    assert files.start_time(os.getpid()) == 0

@@ -18,7 +18,7 @@ import pytest
 from losa.errors import ResourceError, StoreError
 from losa.store import files, h5file
 from losa.store.h5file import H5File
-from losa.store.hdf5 import arrays_of
+from losa.store.hdf5 import arrays_of, is_payload
 from tests.store.h5build import changed, h5_file, replaced, set_json, set_text
 
 TOKENS = "train/tokens/tap03"
@@ -334,7 +334,7 @@ def test_no_descriptor_stays_open(path: Path) -> None:
 
 def test_no_flipped_bit_and_no_cut_gives_another_content(path: Path, tmp_path: Path) -> None:
     data, chance, found = path.read_bytes(), random.Random(0), H5File(path)
-    names = [name for name in found._places if not h5file.is_payload(name)]
+    names = [name for name in found._places if not is_payload(name)]
     want = {name: found.read(name).tobytes() for name in names}
     broken = tmp_path / "broken.h5"
     refused = 0

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from losa.adapt.source import FeatureSource, RowReader
-from losa.errors import ResourceError, StoreError
-from losa.features import StoreDtype
+from losa.errors import ResourceError, StoreError, UsageError
+from losa.features import Regime, StoreDtype
 from losa.store import open_store
 from losa.store.exchange import export_store
 from losa.store.h5store import H5Store, open_h5
@@ -60,6 +60,18 @@ def test_rows_come_bit_for_bit_in_the_order_asked(
     for rows in ([19, 0, 3, 3], list(range(20)), [7, 19]):  # a second touch is mapped
         np.testing.assert_array_equal(read(store, rows), features(plan, "train")[:, rows])
     np.testing.assert_array_equal(read(store, [7], "val"), features(plan, "val")[:, [7]])
+
+
+@pytest.mark.parametrize("regime", ["auto", "preadv", "mmap", "resident", "stream"])
+def test_every_regime_of_raw_records_reads_the_same(path: Path, regime: Regime) -> None:
+    store = open_h5(path, regime=regime)
+    for rows in ([4, 17, 0], list(range(20)), [19, 4]):
+        np.testing.assert_array_equal(read(store, rows), features(store.plan, "train")[:, rows])
+
+
+def test_a_file_is_nothing_that_zarr_reads(path: Path) -> None:
+    with pytest.raises(UsageError, match="foreign"):
+        open_h5(path, regime="foreign")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])

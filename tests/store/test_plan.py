@@ -18,6 +18,7 @@ from losa.store.plan import (
     check_same_identity,
     check_same_numerics,
 )
+from losa.version import __version__
 from tests.store.build import small_plan
 
 BASE = small_plan()
@@ -70,7 +71,14 @@ def test_a_plan_comes_back_from_its_json() -> None:
     assert Plan.from_json(BASE.to_json(), Path("plan.json")) == BASE
 
 
-@pytest.mark.parametrize("field", ["identity", "numerics", "exponents"])
+def test_who_began_a_store_is_in_its_plan_and_no_part_of_its_identity() -> None:
+    assert BASE.to_json()["writer"] == f"losa {__version__}"
+    other = replace(BASE, writer="losa 9.9.9")
+    assert other.digest == BASE.digest
+    assert Plan.from_json(other.to_json(), Path("plan.json")).writer == "losa 9.9.9"
+
+
+@pytest.mark.parametrize("field", ["identity", "numerics", "exponents", "writer"])
 def test_an_incomplete_plan_is_refused(field: str) -> None:
     value = BASE.to_json()
     del value[field]
@@ -79,6 +87,7 @@ def test_an_incomplete_plan_is_refused(field: str) -> None:
 
 
 LISTING = {"samples": 1, "rows": 1, "listing": "1" * 64}
+GRID = {"height": 2**16, "width": 2**16, "time": 2**16, "prefix": 0}
 SPLITS = ("identity", "dataset", "splits")
 FEATURES = ("identity", "features")
 ATTACKS: dict[str, tuple[tuple[str, ...], Any]] = {
@@ -106,13 +115,27 @@ ATTACKS: dict[str, tuple[tuple[str, ...], Any]] = {
     "an exponent too large": (("exponents",), [0, 1 << 20]),
     "an exponent of a half": (("exponents",), [0, 0.5]),
     "a seed that is none": (("identity", "order_seed"), -1),
+    "a record beyond memory": ((*FEATURES, "grid"), GRID),
+    "a name that is none": (("identity", "dataset", "name"), ["toy"]),
+    "classes that are none": (("identity", "dataset", "classes"), ["a", 2]),
+    "a listing that is none": ((*SPLITS, "train", "listing"), 7),
+    "a backbone that is none": ((*FEATURES, "backbone"), None),
+    "weights that are none": (("identity", "backbone"), ["toy"]),
+    "pixels made nohow": (("identity", "preprocessing"), 3),
+    "a device that is none": (("numerics", "device"), 1),
+    "a cast that is none": (("numerics", "autocast"), 16),
+    "an exponent of integers": ((*FEATURES, "dtype"), "int8"),
+    "a dtype that is none": ((*FEATURES, "dtype"), "int4"),
+    "a writer that is none": (("writer",), 1),
+    "a writer of two lines": (("writer",), "losa 1\n"),
+    "a stranger as writer": (("writer",), "zarr 3"),
 }
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_plan_that_no_extraction_writes_is_refused(name: str) -> None:
     place, bad = ATTACKS[name]
-    value: Any = copy.deepcopy(BASE.to_json())
+    value: Any = copy.deepcopy(replace(BASE, exponents=(0, 1)).to_json())
     inner = value
     for key in place[:-1]:
         inner = inner[key]

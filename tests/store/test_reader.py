@@ -7,18 +7,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from losa.errors import ResourceError, StoreError
-from losa.features import StoreDtype
 from losa.store import layout, open_store
-from tests.store.build import begin_store, features, samples, small_plan, small_store, statistics
+from tests.store.build import begin_store, small_plan, small_store, statistics
 
 TAPS = (1, 3)
 SHARD = "train/tokens/tap03/c.1.0.0"
@@ -39,50 +35,6 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(sealed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sealed, tmp_path / "s.zarr"))
-
-
-@given(rows=st.lists(st.integers(0, 19), min_size=1, max_size=40))
-def test_rows_come_in_the_order_asked_repeats_included(sealed: Path, rows: list[int]) -> None:
-    np.testing.assert_array_equal(read(sealed, rows), features(small_plan(), "train")[:, rows])
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_every_dtype_comes_back_bit_for_bit(tmp_path: Path, dtype: StoreDtype) -> None:
-    plan = small_plan(dtype=dtype)
-    path = small_store(tmp_path / "s.zarr", plan)
-    np.testing.assert_array_equal(read(path, [19, 0]), features(plan, "train")[:, [19, 0]])
-
-
-def test_one_tap_is_read_into_a_slice_of_a_larger_buffer(sealed: Path) -> None:
-    out = np.zeros((3, 8, 5, 6), "<f2")
-    rows = np.array([4, 2], dtype=np.int64)
-    open_store(sealed).split("train").read_into(rows, (3,), out[1:2, 3:5])
-    np.testing.assert_array_equal(out[1, 3:5], features(small_plan(), "train")[1, rows])
-    assert not out[0].any()
-    assert not out[1, :3].any()
-
-
-def test_threads_read_side_by_side_with_few_open_files(
-    sealed: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("losa.store.sealed.descriptor_limit", lambda: 1)
-    reader = open_store(sealed).split("train")
-    want = features(small_plan(), "train")
-
-    def one(row: int) -> bool:
-        out = np.zeros((2, 1, 5, 6), "<f2")
-        reader.read_into(np.array([row]), TAPS, out)
-        return np.array_equal(out[:, 0], want[:, row])
-
-    with ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(one, list(range(20)) * 20))
-
-
-def test_labels_and_samples_follow_source_index(sealed: Path) -> None:
-    reader = open_store(sealed).split("val")
-    listed = samples(small_plan())["val"]
-    assert reader.samples == tuple(listed)
-    assert reader.labels.tolist() == [listed[i].label for i in reader.source_index]
 
 
 def test_calibration_is_that_of_the_taps_asked_for(sealed: Path) -> None:
@@ -198,14 +150,3 @@ def test_what_is_no_store_is_told_apart(tmp_path: Path) -> None:
 def test_an_unknown_split_lists_those_there_are(sealed: Path) -> None:
     with pytest.raises(StoreError, match=r"no split 'tset'; it has train, val"):
         open_store(sealed).split("tset")
-
-
-def test_a_second_read_does_not_compare_checksums_again(store: Path) -> None:
-    reader = open_store(store).split("train")
-    out = np.zeros((2, 20, 5, 6), "<f2")
-    reader.read_into(np.arange(20), TAPS, out)
-    flip(store / SHARD)
-    reader.read_into(np.arange(20), TAPS, out)
-    always = open_store(store, verify="always").split("train")
-    with pytest.raises(StoreError, match="does not match its checksum"):
-        always.read_into(np.arange(20), TAPS, out)

@@ -17,6 +17,7 @@ from losa.store import Plan, StoreWriter, files, layout, lock, open_store, syste
 from losa.store.derived import listing_digest
 from losa.store.plan import SplitPlan
 from losa.store.repair import Repair, repair_store
+from losa.store.seal import seal_digest
 from losa.store.system import System
 from losa.store.verify import verify_store
 from tests.store.build import fill_store, samples, small_plan, small_store, tree
@@ -46,6 +47,19 @@ class Mortal(System):
             return act(*arguments)
 
         return counted
+
+
+class Hasty(System):
+    """A system that syncs nothing: the bytes are the same, and the test is quick."""
+
+    def fsync(self, handle: int) -> None:
+        pass
+
+    def sync_folder(self, path: Path) -> None:
+        pass
+
+    def sync_file(self, path: Path) -> None:
+        pass
 
 
 def tiny_plan(dtype: StoreDtype = "float16", *, splits: tuple[str, ...] = ("train",)) -> Plan:
@@ -83,7 +97,7 @@ def unseal(path: Path) -> None:
     (path / layout.SEALED_OBJECT).unlink()
 
 
-def flip(path: Path, at: int = 0) -> None:
+def flip(path: Path, at: int = -1) -> None:
     data = bytearray(path.read_bytes())
     data[at] ^= 1
     path.write_bytes(data)
@@ -93,11 +107,14 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int8"])
-@pytest.mark.parametrize("damage", [Path.unlink, cut, lambda file: flip(file, -1)])
+@pytest.mark.parametrize(
+    ("dtype", "damage"),
+    [("float16", Path.unlink), ("float16", cut), ("int8", Path.unlink), ("int8", flip)],
+)
 def test_every_file_in_turn_is_named_and_restored_byte_for_byte(
-    tmp_path: Path, dtype: StoreDtype, damage: Damage
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: StoreDtype, damage: Damage
 ) -> None:
+    monkeypatch.setattr(system, "current", Hasty())
     plan = tiny_plan(dtype)
     path = small_store(tmp_path / "s.zarr", plan)
     before = tree(path)
@@ -110,11 +127,12 @@ def test_every_file_in_turn_is_named_and_restored_byte_for_byte(
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, cut])
-def test_every_file_of_an_unsealed_store_is_restored_too(store: Path, damage: Damage) -> None:
+def test_every_file_of_an_unsealed_store_is_restored_too(
+    store: Path, monkeypatch: pytest.MonkeyPatch, damage: Damage
+) -> None:
+    monkeypatch.setattr(system, "current", Hasty())
     before = tree(store)
     for name in [name for name in before if name != layout.SEALED_OBJECT]:
-        if damage is cut and "calib/" in name and name.endswith("c.0"):
-            continue  # of two that differ in length alone, the shorter cannot be right: see below
         unseal(store)
         damage(store / name)
         mend(store, tiny_plan())
@@ -180,7 +198,7 @@ def test_what_follows_from_other_files_is_mended_without_extracting(store: Path)
     before = tree(store)
     derived = ["zarr.json", "train/zarr.json", "train/sample/label/c.0", "train/check/tap01/c.0"]
     for name in [*derived, "train/sample/status/c.1", ".losa/spare/plan.json"]:
-        flip(store / name, -1)
+        flip(store / name)
     unseal(store)
     done = repair_store(store, act=True)
     assert done.extract == ()
@@ -222,6 +240,15 @@ def test_a_folder_in_place_of_a_file_is_set_aside(store: Path) -> None:
         (store / name).unlink()
         (store / name).mkdir()
     mend(store, tiny_plan())
+    assert kept(store) == before
+
+
+def test_a_folder_in_place_of_a_derived_file_costs_no_extraction(store: Path) -> None:
+    before = tree(store)
+    (store / "train/zarr.json").unlink()
+    (store / "train/zarr.json").mkdir()
+    done = repair_store(store, act=True)
+    assert (done.extract, done.to_json()["changed_id"]) == ((), False)
     assert kept(store) == before
 
 
@@ -270,8 +297,6 @@ def test_a_store_whose_metadata_come_out_otherwise_gets_another_id_and_says_so(
     other = (store / "train/zarr.json").read_bytes() + b"\n"
     sealed = files.read_json(store / layout.SEALED_OBJECT)
     sealed["files"]["train/zarr.json"] = files.sha256(other)
-    from losa.store.seal import seal_digest
-
     sealed["digest"] = seal_digest(sealed)
     (store / layout.SEALED_OBJECT).write_bytes(files.canonical_json(sealed))
     done = repair_store(store, act=True)

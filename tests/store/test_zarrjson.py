@@ -13,7 +13,15 @@ import zarr
 
 from losa.features import StoreDtype
 from losa.store import layout
-from tests.store.build import begin_store, features, samples, small_plan, small_store
+from tests.store.build import (
+    begin_store,
+    features,
+    samples,
+    small_plan,
+    small_store,
+    statistics,
+    token_scales,
+)
 
 
 def open_quietly(path: Path) -> Any:
@@ -23,7 +31,7 @@ def open_quietly(path: Path) -> Any:
         return zarr.open_group(str(path), mode="r")
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int8"])
 @pytest.mark.parametrize("rows", [1, 7, 8, 9, 24])
 def test_zarr_python_reads_the_tokens_we_wrote(
     tmp_path: Path, dtype: StoreDtype, rows: int
@@ -36,6 +44,23 @@ def test_zarr_python_reads_the_tokens_we_wrote(
         assert array.metadata.dimension_names == ("n", "l", "d")
         assert array.attrs["losa"] == {"dtype": dtype}
         np.testing.assert_array_equal(array[:], features(plan, "train")[number])
+
+
+@pytest.mark.parametrize("rows", [1, 8, 20])
+def test_zarr_python_reads_the_scales_and_channels_of_int8_stores(
+    tmp_path: Path, rows: int
+) -> None:
+    plan = small_plan({"train": rows}, "int8")
+    group = open_quietly(small_store(tmp_path / "s.zarr", plan))
+    scales = token_scales(plan, "train")
+    assert scales is not None
+    for number, tap in enumerate(plan.spec.taps):
+        array = group[layout.scale_path("train", tap)]
+        assert array.shape == (rows, 5)
+        assert array.metadata.dimension_names == ("n", "l")
+        np.testing.assert_array_equal(array[:], scales[number])
+        channel = group[f"calib/{layout.tap_name(tap)}/channel"][:]
+        np.testing.assert_array_equal(channel, statistics(plan)["channel"][number])
 
 
 def test_zarr_python_reads_the_sample_columns(tmp_path: Path) -> None:

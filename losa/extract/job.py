@@ -1,0 +1,241 @@
+"""The extraction loop: decoded batches -> backbone -> store dtype on the device -> host -> shard.
+
+A batch is written while the next one is computed, and what is computed depends on the plan alone,
+so that a resumed store equals an uninterrupted one byte for byte.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from losa.config import ExtractConfig
+from losa.errors import InputError
+from losa.extract.backbones import Backbone
+from losa.extract.calibrate import Calibrator, Statistics, stored_quantiser
+from losa.extract.decode import DecodePool
+from losa.extract.planning import Inputs
+from losa.extract.rows import RowBatch, RowSource, Skipped, none_before
+from losa.extract.staging import EncodedBatch, Stage
+from losa.features import Sample
+from losa.store import Plan, StoreWriter, files, layout
+from losa.store.claims import ShardTask
+from losa.store.sealed import OK_STATUS
+from losa.store.shardwriter import ShardWriter
+from losa.store.space import check_space
+
+MAX_AUTO_WORKERS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractEvent:
+    """Rows of the store that are done, of how many, and the bytes of one row."""
+
+    done: int
+    total: int
+    row_bytes: int
+    phase: str = "extract"
+
+
+Progress = Callable[[ExtractEvent], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """The backbone at some taps, and the way of their planes to the host."""
+
+    backbone: Backbone
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True)
+class _Computed:
+    """One batch on its way from the device to a shard."""
+
+    batch: RowBatch
+    encoded: EncodedBatch
+
+
+class Job:
+    """Computes what a store lacks.
+
+    Args:
+        inputs: backbone, data set and device of this plan, and how to work.
+        place: the store to write.
+        plan: its plan.
+        progress: told how far it is.
+        skipped: which rows hold no features in splits that have some already.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        place: Path,
+        plan: Plan,
+        progress: Progress | None = None,
+        skipped: Skipped = none_before,
+    ) -> None:
+        self.inputs = inputs
+        self.place = place
+        self.plan = plan
+        self.durable = inputs.config.durability == "full"
+        self._progress = progress
+        self._rows = RowSource(inputs.dataset, plan, inputs.config.on_error, skipped)
+        self._done = 0
+        self._shard: ShardWriter | None = None
+
+    def calibrate(self) -> Statistics:
+        """Statistics over the first rows of the calibration's split."""
+        plan, backbone = self.plan, self.inputs.backbone
+        split = plan.calibration_split
+        rows = min(plan.calibration_rows, plan.splits[split].rows)
+        calibrator = Calibrator(len(plan.spec.taps), plan.spec.channels)
+        done = 0
+        with self._pool() as pool:
+            for batch in self._rows.batches(pool, [ShardTask(split, 0, 0, rows)]):
+                decoded = batch.decoded
+                readable = torch.ones(len(decoded.pixels), dtype=torch.bool)
+                readable[[failure.position for failure in decoded.failures]] = False
+                readable[len(batch.samples) :] = False
+                planes = backbone(torch.from_numpy(decoded.pixels).to(self.inputs.compute.device))
+                calibrator.add(planes, readable)
+                done += len(batch.samples)
+                self._tell(done, rows, "calibrate")
+        return calibrator.statistics()
+
+    def write(self) -> int:
+        """Write every missing shard; returns the rows that were computed."""
+        with StoreWriter(self.place, durable=self.durable) as writer:
+            if writer.is_sealed:
+                return 0
+            writer.withdraw_damaged()
+            tasks = writer.tasks()
+            check_space(self.place, self.plan, self._whole_rows(writer, tasks))
+            total = sum(split.rows for split in self.plan.splits.values())
+            before = total - sum(task.rows for task in tasks)
+            self._done = before
+            self._tell(self._done, total)
+            with self._pool() as pool, ExitStack() as open_shard:
+                for finished in self._computed(writer, pool):
+                    self._store(writer, open_shard, finished)
+                    self._tell(self._done, total)
+            return self._done - before
+
+    def seal(self) -> str:
+        """Seal the store, or return the id it was sealed with."""
+        with StoreWriter(self.place, durable=self.durable) as writer:
+            return writer.seal()
+
+    def _whole_rows(self, writer: StoreWriter, tasks: Sequence[ShardTask]) -> int:
+        """Rows with all taps that take as many bytes as what is missing."""
+        planes = sum(task.rows * len(writer.missing_taps(task)) for task in tasks)
+        return math.ceil(planes / len(self.plan.spec.taps))
+
+    def _pool(self) -> DecodePool:
+        asked = self.inputs.config.num_workers
+        auto = max(1, min(MAX_AUTO_WORKERS, len(os.sched_getaffinity(0)) // 2))
+        workers = auto if asked == "auto" else asked
+        return DecodePool(self.inputs.backbone.preprocessing, workers=workers)
+
+    def _computed(self, writer: StoreWriter, pool: DecodePool) -> Iterator[_Computed]:
+        """Every batch with its planes; the device works one batch ahead of the disk."""
+        missing_taps, lane_at = cache(writer.missing_taps), cache(self._lane)
+        waiting: _Computed | None = None
+        for batch in self._rows.batches(pool, writer.claimed()):
+            lane = lane_at(missing_taps(batch.task))
+            pixels = lane.stage.upload(batch.decoded.pixels)
+            encoded = lane.stage.encode(lane.backbone(pixels))
+            if waiting is not None:
+                yield waiting
+            waiting = _Computed(batch, encoded)
+        if waiting is not None:
+            yield waiting
+
+    def _lane(self, taps: tuple[int, ...]) -> _Lane:
+        plan = self.plan.with_taps(taps)
+        quantiser = stored_quantiser(self.place, plan.spec)
+        stage = Stage(plan, self.inputs.compute.device, quantiser)
+        return _Lane(self.inputs.backbone.with_taps(taps), stage)
+
+    def _store(self, writer: StoreWriter, open_shard: ExitStack, item: _Computed) -> None:
+        """Write one batch; the shard opens with its first and is committed with its last."""
+        batch = item.batch
+        if self._shard is None:
+            self._shard = open_shard.enter_context(writer.shard(batch.task))
+        shard, count = self._shard, len(batch.samples)
+        host = item.encoded.wait()
+        status = np.full(count, OK_STATUS, dtype=np.uint8)
+        for failure in batch.decoded.failures:
+            status[failure.position] = failure.code
+            key = batch.samples[failure.position].key
+            shard.skip(batch.first + failure.position, key, failure.code, failure.message)
+        self._check_finite(shard.taps, host.absmax[:, :count], status, batch.samples)
+        for array in (*host.planes, *(host.scales or ())):
+            array[:count][status != OK_STATUS] = 0
+        scales = None if host.scales is None else [scale[:count] for scale in host.scales]
+        shard.write([plane[:count] for plane in host.planes], status, scales)
+        self._done += count
+        if shard.written == batch.task.rows:
+            self._shard = None
+            open_shard.close()
+
+    def _check_finite(
+        self,
+        taps: tuple[int, ...],
+        absmax: np.ndarray,
+        status: np.ndarray,
+        samples: Sequence[Sample],
+    ) -> None:
+        wrong = ~np.isfinite(absmax) & (status == OK_STATUS)
+        if wrong.any():
+            tap, sample = (int(index[0]) for index in np.nonzero(wrong))
+            dtype = self.plan.spec.dtype
+            raise InputError(
+                samples[sample].path,
+                f"its features at tap {taps[tap]} do not fit {dtype}",
+                "use --store-dtype bfloat16 or float32, or check the weights",
+            )
+
+    def _tell(self, done: int, total: int, phase: str = "extract") -> None:
+        if self._progress is not None:
+            self._progress(ExtractEvent(done, total, self.plan.spec.sample_bytes, phase))
+
+
+def report_extraction(
+    config: ExtractConfig, plan: Plan, store_id: str, computed: int, seconds: float
+) -> dict[str, Any]:
+    """What was done, as the command prints it; kept beside the store if rows were computed."""
+    path = config.store
+    sealed = files.read_json(path / layout.SEALED_OBJECT)["splits"]
+    splits = {
+        name: {key: facts[key] for key in ("rows", "ok", "shards")}
+        for name, facts in sealed.items()
+    }
+    rows = sum(split["rows"] for split in splits.values())
+    skipped = rows - sum(split["ok"] for split in splits.values())
+    result = {
+        "store": str(path),
+        "store_id": store_id,
+        "splits": splits,
+        "skipped": skipped,
+        "bytes": rows * plan.spec.sample_bytes,
+        "computed_rows": computed,
+        "seconds": round(seconds, 3),
+        "samples_per_second": round(computed / seconds, 2) if computed else None,
+        "numerics": plan.numerics.to_json(),
+    }
+    if computed:
+        beside = path.with_name(f"{path.name}.extract.json")
+        record = {"config": config.model_dump(mode="json"), "result": result}
+        durable = config.durability == "full"
+        files.write_atomic(beside, files.canonical_json(record), durable=durable)
+    return result

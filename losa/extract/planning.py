@@ -1,0 +1,133 @@
+"""From what was asked for to a plan: data set, backbone and device are found, nothing is run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from losa.config import ExtractConfig
+from losa.device import Compute, resolve_compute
+from losa.errors import UsageError
+from losa.extract.backbones import Backbone, BackboneRequest, build_backbone
+from losa.extract.calibrate import Statistics
+from losa.extract.datasets import Dataset, listing_digest, load_dataset
+from losa.precision import exponent_for
+from losa.store import Plan, layout
+from losa.store.plan import Numerics, SplitPlan, check_same_numerics
+
+logger = logging.getLogger(__name__)
+AUTO_BATCH: Final = {"cpu": 32, "cuda": 64}
+MAX_NAME_BYTES: Final = 180
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What an extraction works with: what was asked for, the samples, a backbone, a device."""
+
+    config: ExtractConfig
+    dataset: Dataset
+    backbone: Backbone
+    compute: Compute
+
+
+def gather_inputs(config: ExtractConfig) -> Inputs:
+    """List the data set and build the backbone.
+
+    Raises:
+        LosaError: one of them is not what the configuration says.
+    """
+    compute = resolve_compute(config.device, config.amp_dtype)
+    dataset = load_dataset(config.dataset, config.data_dir, splits=config.split, seed=config.seed)
+    request = BackboneRequest(
+        config.model,
+        config.weights,
+        config.img_size,
+        config.taps,
+        config.tokens,
+        config.store_dtype,
+    )
+    backbone = build_backbone(request, device=compute.device, amp_dtype=compute.amp)
+    return Inputs(config, dataset, backbone, compute)
+
+
+def wanted_plan(inputs: Inputs) -> Plan:
+    """The plan that was asked for; its exponents are not known before calibration."""
+    config, backbone, compute = inputs.config, inputs.backbone, inputs.compute
+    splits = {
+        name: SplitPlan(len(listed), len(listed), listing_digest(listed))
+        for name, listed in inputs.dataset.splits.items()
+    }
+    shard_rows, batch = config.shard_rows, config.batch_size
+    if shard_rows == "auto":
+        shard_rows = layout.rows_per_shard(backbone.spec.record_bytes)
+    if batch == "auto":
+        batch = _auto_batch(compute.device, splits, shard_rows)
+    return Plan(
+        spec=backbone.spec,
+        backbone={
+            "model": backbone.name,
+            "weights": backbone.weights_digest,
+            "tokens": config.tokens,
+        },
+        preprocessing=backbone.preprocessing.to_json(),
+        dataset=inputs.dataset.name,
+        classes=inputs.dataset.classes,
+        splits=splits,
+        shard_rows=shard_rows,
+        order_seed=config.seed,
+        calibration_rows=config.calibration_rows,
+        calibration_split="train" if "train" in splits else next(iter(splits)),
+        numerics=Numerics(
+            device=compute.device.type,
+            autocast=None if compute.amp is None else compute.amp_dtype,
+            batch_size=batch,
+        ),
+    )
+
+
+def calibrated(plan: Plan, statistics: Statistics) -> Plan:
+    """A plan with the exponents that its taps' calibration calls for."""
+    largest = statistics.absmax.max(axis=1)
+    exponents = tuple(exponent_for(float(value), plan.spec.dtype) for value in largest)
+    return replace(plan, exponents=exponents)
+
+
+def check_numerics(config: ExtractConfig, wanted: Plan, found: Plan) -> None:
+    """Refuse to compute a store's rows in another numerics class; its batch size goes first.
+
+    Raises:
+        MismatchError: the kind of device or the autocast dtype differs.
+    """
+    if not config.allow_mixed_numerics:
+        check_same_numerics(config.store, wanted.numerics, found.numerics)
+    own, asked = found.numerics.batch_size, config.batch_size
+    if asked not in ("auto", own):
+        logger.warning("--batch-size: %s is the store's own; %s is not used", own, asked)
+
+
+def store_place(store: Path) -> Path:
+    """Where the store lies, without links on the way, under a name that can carry others beside it.
+
+    Raises:
+        UsageError: no store can have that name.
+    """
+    path = store.resolve()
+    try:
+        size = len(path.name.encode())
+        str(path).encode()
+    except UnicodeEncodeError:
+        size = 0
+    if not 0 < size <= MAX_NAME_BYTES:
+        raise UsageError("--store", f"{str(store)!r} cannot name a store", "give another name")
+    return path
+
+
+def _auto_batch(device: torch.device, splits: Mapping[str, SplitPlan], shard_rows: int) -> int:
+    """The usual batch, but none that would be padding for the most part."""
+    largest = max(split.rows for split in splits.values())
+    return min(AUTO_BATCH[device.type], shard_rows, largest)

@@ -1,0 +1,121 @@
+"""Claims of losa.store.derived."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from losa.errors import StoreError
+from losa.features import Sample
+from losa.store import StoreWriter, files, layout
+from losa.store.derived import (
+    Derivation,
+    is_sound_commit,
+    listing_digest,
+    parse_listing,
+    status_bytes,
+)
+from losa.store.skeleton import samples_bytes
+from tests.store.build import begin_store, features, samples, small_plan, small_store, tree
+
+LISTED = [Sample("ä", "a/ä.png", 0), Sample("b", "b.png", 2)]
+
+
+def test_every_derived_file_of_a_store_comes_out_as_it_was_written(tmp_path: Path) -> None:
+    for dtype in ("float16", "int8"):
+        plan = small_plan(dtype=dtype)
+        path = small_store(tmp_path / f"{dtype}.zarr", plan)
+        derivation = Derivation(plan, samples(plan).__getitem__)
+        content = tree(path)
+        assert all(derivation.derive(name) == content[name] for name in derivation.names)
+        assert {name for name in content if name.endswith("zarr.json")} <= set(derivation.names)
+
+
+def test_the_root_may_be_as_first_written_until_the_store_is_sealed(tmp_path: Path) -> None:
+    plan = small_plan()
+    begin_store(tmp_path / "s.zarr", plan)
+    root = (tmp_path / "s.zarr/zarr.json").read_bytes()
+    derivation = Derivation(plan, samples(plan).__getitem__)
+    assert derivation.holds("zarr.json", root)
+    assert derivation.holds("zarr.json", derivation.derive("zarr.json"))
+    assert not derivation.holds("zarr.json", root + b" ")
+
+
+def test_a_listing_is_parsed_as_it_was_written(tmp_path: Path) -> None:
+    assert parse_listing(tmp_path, samples_bytes(LISTED)) == LISTED
+
+
+@pytest.mark.parametrize(
+    "data", [b'["a","b"]\n', b'["a","b",true]\n', b'{"a":1}\n', b'["a","b",1]', b'["a", "b",1]\n']
+)
+def test_what_is_no_samples_table_is_refused(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(StoreError, match="is not a samples table"):
+        parse_listing(tmp_path, data)
+
+
+def test_a_listings_digest_is_the_formats() -> None:
+    text = '["\\u00e4","a/\\u00e4.png",0]\n["b","b.png",2]\n'
+    assert listing_digest(LISTED) == files.sha256(text.encode())
+
+
+def test_status_follows_from_the_skipped_rows(tmp_path: Path) -> None:
+    plan, path = small_plan({"train": 20}), tmp_path / "s.zarr"
+    begin_store(path, plan)
+    with StoreWriter(path, durable=False) as writer:
+        for task in writer.claimed():
+            with writer.shard(task) as shard:
+                status = np.ones(task.rows, np.uint8)
+                status[1] = 3
+                shard.skip(task.first + 1, "key", 3, "corrupt")
+                rows = features(plan, "train")[:, task.first : task.stop]
+                shard.write(list(rows), status)
+    for number in range(3):
+        record = files.read_json(path / layout.commit_object("train", number))
+        content = (path / layout.status_object("train", number)).read_bytes()
+        assert status_bytes(plan, "train", number, record["skipped"]) == content
+        assert is_sound_commit(plan, "train", number, record)
+
+
+def change_tokens(record: Any) -> None:
+    record["objects"]["train/tokens/tap01/c.1.0.0"]["checks"] = "0" * 64
+
+
+def change_size(record: Any) -> None:
+    record["objects"]["train/check/tap01/c.1"]["bytes"] = "32"
+
+
+def change_status(record: Any) -> None:
+    record["objects"]["train/sample/status/c.1"]["sha256"] = "0" * 64
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.pop("skipped"),
+        lambda record: record.update(shard=0),
+        lambda record: record.update(rows=[8, 15]),
+        lambda record: record.update(ok=7),
+        lambda record: record.update(ok=7, skipped=[{"row": 99, "code": 2}]),
+        lambda record: record.update(ok=7, skipped=[{"row": 9, "code": 1}]),
+        lambda record: record.update(objects=[]),
+        lambda record: record["objects"].pop("train/tokens/tap03/c.1.0.0"),
+        change_tokens,
+        change_size,
+        change_status,
+    ],
+)
+def test_a_commit_record_that_cannot_be_is_not_sound(
+    tmp_path: Path, change: Callable[[Any], None]
+) -> None:
+    plan = small_plan({"train": 20})
+    path = small_store(tmp_path / "s.zarr", plan)
+    record = files.read_json(path / layout.commit_object("train", 1))
+    assert is_sound_commit(plan, "train", 1, record)
+    changed = copy.deepcopy(record)
+    change(changed)
+    assert not is_sound_commit(plan, "train", 1, changed)
