@@ -14,12 +14,14 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from losa.errors import UsageError
+from losa.device import Compute
+from losa.errors import MismatchError, UsageError
 from losa.extract.tokens import parse_tokens
 from losa.extract.transforms import Preprocessing, preprocessing_of
 from losa.extract.vit import ViTBackbone, anatomy_of
 from losa.extract.weights import build_with_weights
 from losa.features import FeatureSpec, StoreDtype, resolve_taps
+from losa.store.plan import differing_fields
 
 DINOV2_SIZE: Final = 224
 """DINOv2's weights are 518 px: five times the tokens that anybody wants by default."""
@@ -144,6 +146,62 @@ def build_backbone(
         device=device,
         amp_dtype=amp_dtype,
     )
+
+
+@runtime_checkable
+class Recorded(Protocol):
+    """What a store's plan or a run's card says of the backbone its features come from."""
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """Taps, tokens and channels."""
+
+    @property
+    def backbone(self) -> Mapping[str, Any]:
+        """Model, digest of the weights, and token policy."""
+
+    @property
+    def preprocessing(self) -> Mapping[str, Any]:
+        """What images went through."""
+
+
+def rebuild_backbone(
+    recorded: Recorded, weights: str | None, compute: Compute, *, whose: str
+) -> Backbone:
+    """Build the backbone again that features came from; ``whose`` they are stands in messages.
+
+    Raises:
+        MismatchError: weights or preprocessing are others; the field is named.
+        LosaError: as :func:`build_backbone`.
+    """
+    height, width = recorded.preprocessing["img_size"]
+    assert height == width
+    spec = recorded.spec
+    request = BackboneRequest(
+        model=recorded.backbone["model"],
+        weights=weights,
+        img_size=height,
+        taps=",".join(str(tap) for tap in spec.taps),
+        tokens=recorded.backbone["tokens"],
+        dtype=spec.dtype,
+    )
+    backbone = build_backbone(request, device=compute.device, amp_dtype=compute.amp)
+    found = {
+        "weights": backbone.weights_digest,
+        "preprocessing": backbone.preprocessing.to_json(),
+    }
+    wanted = {
+        "weights": recorded.backbone["weights"],
+        "preprocessing": dict(recorded.preprocessing),
+    }
+    fields = list(differing_fields(found, wanted))
+    if fields:
+        raise MismatchError(
+            "--weights",
+            f"the backbone is not the {whose}'s (here / {whose}): " + ", ".join(fields),
+            "give the weights that the store was extracted with",
+        )
+    return backbone
 
 
 def model_name(text: str) -> str:

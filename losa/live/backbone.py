@@ -13,14 +13,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from losa.adapt.adaptor import Adaptor
-from losa.adapt.checkpoint import AdaptorCard, load_adaptor
-from losa.device import Compute, resolve_compute
-from losa.errors import MismatchError
-from losa.extract.backbones import Backbone, BackboneRequest, build_backbone
+from losa.adapt.checkpoint import load_adaptor
+from losa.device import resolve_compute
+from losa.extract.backbones import rebuild_backbone
 from losa.extract.job import MAX_AUTO_WORKERS
 from losa.extract.transforms import Preprocessing
 from losa.precision import rounded_to
-from losa.store.plan import differing_fields
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +59,7 @@ class LivePipeline:
         if self.compute.device.type != store["device"]:
             log.info("the store was made on %s: last bits may differ", store["device"])
         self.adaptor: Adaptor = adaptor.to(self.compute.device)
-        self.backbone = _backbone_of(self.card, weights, self.compute)
+        self.backbone = rebuild_backbone(self.card, weights, self.compute, whose="run")
         self._quantisers: list[Tensor | None] = [None] * len(self.card.spec.taps)
         if self.card.quantiser:
             self._quantisers = list(torch.tensor(self.card.quantiser, device=self.compute.device))
@@ -80,31 +78,3 @@ class LivePipeline:
         rounded = [rounded_to(spec.dtype, *tap) for tap in taps]
         result: Tensor = self.adaptor(rounded)
         return result.cpu()
-
-
-def _backbone_of(card: AdaptorCard, weights: str | None, compute: Compute) -> Backbone:
-    height, width = card.preprocessing["img_size"]
-    assert height == width
-    spec = card.spec
-    request = BackboneRequest(
-        model=card.backbone["model"],
-        weights=weights,
-        img_size=height,
-        taps=",".join(str(tap) for tap in spec.taps),
-        tokens=card.backbone["tokens"],
-        dtype=spec.dtype,
-    )
-    backbone = build_backbone(request, device=compute.device, amp_dtype=compute.amp)
-    found = {
-        "weights": backbone.weights_digest,
-        "preprocessing": backbone.preprocessing.to_json(),
-    }
-    wanted = {"weights": card.backbone["weights"], "preprocessing": dict(card.preprocessing)}
-    fields = list(differing_fields(found, wanted))
-    if fields:
-        raise MismatchError(
-            "--weights",
-            "the backbone is not the run's (here / run): " + ", ".join(fields),
-            "give the weights that the store was extracted with",
-        )
-    return backbone

@@ -137,6 +137,7 @@ class Plan:
             StoreError: the content is not a plan of this format.
         """
         try:
+            _check_kinds(value)
             identity = value["identity"]
             dataset = identity["dataset"]
             plan = cls(
@@ -154,7 +155,6 @@ class Plan:
                 writer=value["writer"],
                 calibration_split=value["calibration_split"],
             )
-            _check_kinds(plan)
             _check_bounds(plan)
             _check_splits(plan, views=identity["views"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -241,17 +241,19 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 -- one line of a terminal
 
 
-def _check_kinds(plan: Plan) -> None:
-    """Refuse values of another kind, for types are only hints to a file."""
-    numerics, listings = plan.numerics, [split.listing for split in plan.splits.values()]
-    for value in (plan.dataset, plan.spec.backbone, numerics.device, *plan.classes, *listings):
-        if not isinstance(value, str):
-            raise TypeError(f"{_short(value)} is no text")
-    if not (numerics.autocast is None or isinstance(numerics.autocast, str)):
-        raise TypeError(f"autocast is {_short(numerics.autocast)}")
-    for part in (plan.backbone, plan.preprocessing):
-        if not isinstance(part, dict):
-            raise TypeError(f"{_short(part)} is no object")
+def _check_kinds(value: Mapping[str, Any]) -> None:
+    """Refuse values of another kind before a plan is made of them: types are hints to a file."""
+    identity, numerics = value["identity"], value["numerics"]
+    features, dataset = identity["features"], identity["dataset"]
+    listings = [split["listing"] for split in dataset["splits"].values()]
+    names = [dataset["name"], features["backbone"], value["writer"], *dataset["classes"]]
+    autocast = [] if numerics["autocast"] is None else [numerics["autocast"]]
+    texts = [*names, *listings, numerics["device"], *autocast]
+    objects, lists = (identity["backbone"], identity["preprocessing"]), (dataset["classes"],)
+    for kind, parts in ((str, texts), (dict, objects), (list, lists)):
+        for part in parts:
+            if not isinstance(part, kind):
+                raise TypeError(f"{_short(part)} is no {kind.__name__}")
 
 
 def _check_bounds(plan: Plan) -> None:

@@ -63,10 +63,8 @@ class Disk:
         self._files: dict[int, File] = {}
 
     def apply(self, act: Act) -> None:
-        """Do one act."""
+        """Do one act; a promise is none."""
         match act.kind:
-            case "mkdir":
-                self._put(act.path, Folder())
             case "create":
                 self._files[act.file] = File()
                 self._put(act.path, self._files[act.file])
@@ -76,6 +74,14 @@ class Disk:
                 self._sync(self._files[act.file])
             case "sync":
                 self._sync(self._find(act.path))
+            case _:
+                self._name(act)
+
+    def _name(self, act: Act) -> None:
+        """Do an act that is about names alone."""
+        match act.kind:
+            case "mkdir":
+                self._put(act.path, Folder())
             case "link":
                 self._put(act.target, self._find(act.path))
             case "unlink":
@@ -84,8 +90,6 @@ class Disk:
                 node = self._find(act.path)
                 self._put(act.path, None)
                 self._put(act.target, node)
-            case "promise":
-                pass
 
     def _sync(self, node: Node) -> None:
         if isinstance(node, File):
@@ -239,7 +243,7 @@ def restore(image: Image, base: Path) -> None:
     for path, content in image.items():
         name = f"{base}/{path}"
         if content is None:
-            os.mkdir(name)
+            os.mkdir(name)  # noqa: PTH102 -- of hundreds of thousands
             continue
         handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         os.write(handle, content)

@@ -13,7 +13,7 @@ from losa.errors import LosaError
 from losa.store import Plan, layout
 from losa.store.damage import content_damage, size_damage
 from tests.faults.crash_states import State, crash_states, restore
-from tests.faults.crash_system import Act, roles
+from tests.faults.crash_system import roles
 from tests.faults.figures import publish
 from tests.faults.recordings import NAME, SCENARIOS, Recording, recorded
 from tests.faults.tiny import SPLIT, process, reads_as_written, write_store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -131,9 +132,9 @@ def committed(path: Path) -> set[int]:
 def process(*, boot: str = "first", start: int = 1, host: str | None = None) -> Iterator[None]:
     """Be another process of this number: of another start time, boot of the machine, or host."""
     with (
-        mock.patch.object(files, "boot_id", lambda: boot),
-        mock.patch.object(files, "start_time", lambda _: start),
-        mock.patch("socket.gethostname", (lambda: host) if host else files.socket.gethostname),
+        mock.patch.object(files, "boot_id", return_value=boot),
+        mock.patch.object(files, "start_time", return_value=start),
+        mock.patch("socket.gethostname", return_value=host or socket.gethostname()),
     ):
         files.process_space.cache_clear()
         try:
@@ -142,11 +143,16 @@ def process(*, boot: str = "first", start: int = 1, host: str | None = None) -> 
             files.process_space.cache_clear()
 
 
+def one_thread(*_: object) -> ThreadPoolExecutor:
+    """A pool in which one thing happens after the other."""
+    return ThreadPoolExecutor(1)
+
+
 @contextmanager
 def through(calls: system.System) -> Iterator[None]:
     """Let the store act through ``calls``, in an order that is always the same."""
     with (
         mock.patch.object(system, "current", calls),
-        mock.patch.object(writer, "ThreadPoolExecutor", lambda *_: ThreadPoolExecutor(1)),
+        mock.patch.object(writer, "ThreadPoolExecutor", one_thread),
     ):
         yield

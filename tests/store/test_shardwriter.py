@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from losa.errors import ResourceError
-from losa.store import StoreWriter, files, layout, open_store, system
+from losa.store import StoreWriter, files, layout, open_store, shardwriter, system
 from losa.store.shardwriter import ShardWriter
+from losa.store.system import System
 from tests.store.build import begin_store, features, fill_store, small_plan, small_store, tree
 from tests.store.elsewhere import TASK, claim_path, foreign_claim
 from tests.store.systems import failing
@@ -236,6 +237,27 @@ def test_somebody_who_seals_meanwhile_makes_a_late_shard_superfluous(
     end(shard)
     assert tree(root) == tree(whole)
     assert caplog.messages == ["shard 0 of train was taken over by another process"]
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_the_disk_begins_with_every_byte_once_while_rows_still_come(
+    root: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    class Watched(System):
+        def begin_sync(self, handle: int, offset: int, count: int) -> None:
+            begun.setdefault(handle, []).append((offset, count))
+            super().begin_sync(handle, offset, count)
+
+    begun: dict[int, list[tuple[int, int]]] = {}
+    monkeypatch.setattr(system, "current", Watched())
+    monkeypatch.setattr(shardwriter, "WRITE_BEHIND_BYTES", 2 * 60)
+    with StoreWriter(root, durable=durable) as writer:
+        shard = writer.shard(next(writer.claimed())).__enter__()
+        for row in range(8):
+            shard.write(list(features(PLAN, "train")[:, row : row + 1]), np.ones(1, np.uint8))
+        end(shard)
+    want = [(offset, 120) for offset in range(0, 480, 120)]
+    assert list(begun.values()) == ([want, want] if durable else [])
 
 
 def test_taps_that_are_there_already_are_not_written_again(root: Path, writer: StoreWriter) -> None:

@@ -110,6 +110,18 @@ def test_a_c_library_without_the_sparing_rename_is_as_a_kernel_without(
     assert caught.value.errno in system.NO_SUCH_CALL
 
 
+def test_a_disk_is_asked_to_begin_and_nothing_depends_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        file.write(b"1")
+        file.flush()
+        System().begin_sync(file.fileno(), 0, 1)
+        monkeypatch.setattr(system, "_c_library", lambda _: None)
+        System().begin_sync(file.fileno(), 0, 1)
+    assert (tmp_path / "file").read_bytes() == b"1"
+
+
 def test_a_name_that_nothing_has_is_removed_without_a_word(tmp_path: Path) -> None:
     System().unlink(tmp_path / "gone")
 
