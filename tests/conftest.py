@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from typing import Any
 
 import pytest
+
+from tests.command import Losa, Result
 
 # Before torch loads: tests are small, and two pools of spinning threads cost more than they give.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -24,3 +27,22 @@ def refuse_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture
+def losa(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Losa:
+    """Run the command line inside this process."""
+
+    def run(*arguments: object) -> Result:
+        # Not above: the store's tests run where there is no typer and no torch.
+        from losa import cli
+
+        monkeypatch.setattr(sys, "argv", ["losa", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        code = caught.value.code
+        assert isinstance(code, int)
+        return Result(code, captured.out, captured.err)
+
+    return run

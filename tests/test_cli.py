@@ -8,52 +8,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from losa import cli, console
+from losa import console
 from losa.config import AdaptConfig
 from losa.store import layout
+from tests.command import Losa
 from tests.live.trained import Trained, train_small
 
 DATA_FLAGS = ("--img-size", "32", "--taps", "2,11", "-b", "4", "-j", "0", "--shard-rows", "4")
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a command printed and returned."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def value(self) -> Any:
-        """The one JSON line of stdout."""
-        (line,) = self.out.splitlines()
-        return json.loads(line)
-
-
-Losa = Callable[..., Result]
-
-
-@pytest.fixture
-def losa(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Losa:
-    """Run the command line inside this process."""
-
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["losa", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        captured = capsys.readouterr()
-        code = caught.value.code
-        assert isinstance(code, int)
-        return Result(code, captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture(scope="module")

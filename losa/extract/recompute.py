@@ -57,7 +57,7 @@ class RecomputeRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class ChosenRow:
     """One row to extract again."""
 
     split: str
@@ -72,8 +72,8 @@ class _Findings:
     taps: tuple[int, ...]
     tolerance: float
     distances: list[list[float]] = field(default_factory=list)
-    compared: list[_Row] = field(default_factory=list)
-    unread: list[tuple[_Row, str]] = field(default_factory=list)
+    compared: list[ChosenRow] = field(default_factory=list)
+    unread: list[tuple[ChosenRow, str]] = field(default_factory=list)
 
 
 def recompute_rows(request: RecomputeRequest) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def tolerance_of(plan: Plan) -> float:
     return max(TOLERANCES[dtype] for dtype in dtypes)
 
 
-def choose_rows(store: Store, count: int, seed: int) -> list[_Row]:
+def choose_rows(store: Store, count: int, seed: int) -> list[ChosenRow]:
     """Seeded random rows that hold features, of all splits; all of them if there are fewer."""
     names = sorted(store.splits)
     readable = {name: np.flatnonzero(store.split(name).status == OK_STATUS) for name in names}
@@ -125,7 +125,7 @@ def choose_rows(store: Store, count: int, seed: int) -> list[_Row]:
         name = names[int(np.searchsorted(ends, number, side="right"))]
         row = int(readable[name][number - ends[names.index(name)]])  # from the end of its split
         reader = store.split(name)
-        found.append(_Row(name, row, reader.samples[reader.source_index[row]]))
+        found.append(ChosenRow(name, row, reader.samples[reader.source_index[row]]))
     return found
 
 
@@ -135,7 +135,8 @@ def relative_l2(
     """Length of the difference over the length of what is stored, by row and tap."""
     difference = (found.double() - stored.double()).flatten(2).norm(dim=2)
     length = stored.double().flatten(2).norm(dim=2)
-    return (difference / length.clamp_min(torch.finfo(torch.float64).tiny)).T
+    ratio: Tensor = difference / length.clamp_min(torch.finfo(torch.float64).tiny)
+    return ratio.T
 
 
 class _Again:
@@ -150,7 +151,7 @@ class _Again:
         self._quantiser = calibration.quantiser
 
     @torch.inference_mode()
-    def compare(self, part: Sequence[_Row], batch: DecodedBatch, findings: _Findings) -> None:
+    def compare(self, part: Sequence[ChosenRow], batch: DecodedBatch, findings: _Findings) -> None:
         """Compare one batch, and add what was found."""
         reasons = {failure.position: failure.message for failure in batch.failures}
         planes = self._computed(batch)[:, : len(part)]
@@ -175,7 +176,7 @@ class _Again:
             rounded.append(rounded_to(self._store.spec.dtype, plane, exponent, pair).float().cpu())
         return torch.stack(rounded)
 
-    def _stored(self, part: Sequence[_Row]) -> Float[Tensor, "k b l d"]:
+    def _stored(self, part: Sequence[ChosenRow]) -> Float[Tensor, "k b l d"]:
         """The same rows as the store has them."""
         spec = self._store.spec
         taps, tokens, channels = spec.shape
@@ -199,7 +200,7 @@ class _Again:
         )
 
 
-def _parts(rows: Sequence[_Row], plan: Plan) -> Iterator[Sequence[_Row]]:
+def _parts(rows: Sequence[ChosenRow], plan: Plan) -> Iterator[Sequence[ChosenRow]]:
     """Rows in batches of the size that the store was extracted with."""
     size = plan.numerics.batch_size
     for first in range(0, len(rows), size):
@@ -255,7 +256,7 @@ def _summary(findings: _Findings) -> dict[str, Any]:
     }
 
 
-def _named(item: _Row, **more: Any) -> dict[str, Any]:
+def _named(item: ChosenRow, **more: Any) -> dict[str, Any]:
     facts = {"split": item.split, "row": item.row, "key": item.sample.key, "path": item.sample.path}
     if "distance" in more:
         return {**facts, "tap": more["tap"], "relative_l2": more["distance"]}

@@ -17,7 +17,7 @@ from losa.store.foreign import named
 REFUSED: Final = frozenset(["file", "local", "reference"])
 """Schemes that lead back to this machine's files, which are opened by their path or not at all."""
 
-_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.:-]*://")
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from losa.adapt.loader import FeatureLoader
 from losa.adapt.ring import Ring, RingOptions, ring_on
 from losa.errors import InputError
 from losa.features import StoreDtype
-from losa.store.order import epoch_order
+from losa.store.order import EpochOrder, epoch_order
 from tests.adapt.memory_store import MemoryStore, raw_of, separable_store
 
 CPU = torch.device("cpu")
@@ -49,6 +49,54 @@ def test_a_resumed_epoch_gives_the_rest_and_reads_nothing_before_it() -> None:
         rest = [batch.rows.tolist() for batch in loader.epoch(2, start=6)]
     assert rest == whole[6:]
     assert len(store.split("train").reads) - reads == 2 * len(rest)
+
+
+class Blank:
+    """A million rows that cost nothing to read."""
+
+    rows = 10**6
+    labels = np.zeros(rows, np.int32)
+    status = np.ones(rows, np.uint8)
+    source_index = np.arange(rows)
+    samples = ()
+    raw_dtype: np.dtype[np.generic] = np.dtype("<f2")
+
+    def read_into(self, *_: object) -> None:
+        """Leave the buffer as it is."""
+
+    def follow(self, *_: object) -> None:
+        """Nothing is fetched ahead."""
+
+
+def test_a_resume_works_out_no_window_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[int] = set()
+    members = EpochOrder.members
+
+    def noted(order: EpochOrder, number: int) -> np.ndarray:
+        asked.add(number)
+        return members(order, number)
+
+    monkeypatch.setattr(EpochOrder, "members", noted)
+    with ring_of(separable_store()) as ring:
+        loader = FeatureLoader(Blank(), np.arange(10**6), ring, shuffle=True)
+        found = next(loader.epoch(3, start=64_000)).rows
+    assert asked == {1000}  # 64,000 batches of 8, windows of 512
+    np.testing.assert_array_equal(found, epoch_order(loader.rows, 0, 3)[512_000:512_008])
+
+
+def test_the_split_is_told_what_comes_once_nothing_else_is_read() -> None:
+    store = separable_store()
+    split = store.split("train")
+    with ring_of(store) as ring:
+        shuffled = FeatureLoader(split, ROWS, ring, seed=1, shuffle=True)
+        next(shuffled.epoch(2, start=6))
+        order, taps, start = split.followed[-1]
+        assert order is not None
+        np.testing.assert_array_equal(order.part(0, 77), epoch_order(ROWS, 1, 2))
+        assert (taps, start) == ((1, 3), 48)
+        next(FeatureLoader(split, ROWS, ring).epoch(0))
+    assert split.followed[-1] == (None, (1, 3), 0)
+    assert len(split.followed) == 2
 
 
 def test_the_last_partial_batch_is_kept() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import random
@@ -25,11 +24,9 @@ from losa.errors import (
     MismatchError,
     ResourceError,
     SkippedError,
-    UsageError,
 )
 from losa.extract.backbones import BackboneRequest, build_backbone
 from losa.extract.images import load_pixels
-from losa.extract.job import ExtractEvent
 from losa.extract.planning import wanted_plan
 from losa.extract.run import check_skips, extract
 from losa.features import StoreDtype
@@ -206,14 +203,6 @@ def test_a_changed_listing_is_refused(store: Path, pictures: Path, tmp_path: Pat
         extract(tiny_config(grown, store))
 
 
-@pytest.mark.parametrize(("shard_rows", "batch"), [(4, 4), (1024, 21)])
-def test_an_automatic_batch_is_no_larger_than_a_shard_or_a_split(
-    pictures: Path, tmp_path: Path, shard_rows: int, batch: int
-) -> None:
-    config = tiny_config(pictures, tmp_path / "s.zarr", batch_size="auto", shard_rows=shard_rows)
-    assert extract(config)["numerics"]["batch_size"] == batch
-
-
 def test_the_stores_own_batch_size_wins_on_resume(
     sealed: Path, store: Path, pictures: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -222,14 +211,6 @@ def test_the_stores_own_batch_size_wins_on_resume(
     extract(tiny_config(pictures, store, batch_size=3))
     assert tree(store) == tree(sealed)
     assert "4 is the store's own; 3 is not used" in caplog.text
-
-
-@pytest.mark.parametrize("name", ["/", "s\udcff.zarr", "x" * 181])
-def test_a_name_that_no_store_can_have_is_refused_before_any_work(
-    pictures: Path, tmp_path: Path, name: str
-) -> None:
-    with pytest.raises(UsageError, match="--store"):
-        extract(tiny_config(pictures, tmp_path / name))
 
 
 def test_a_store_reached_through_a_link_or_from_inside_is_the_same_store(
@@ -306,21 +287,6 @@ def test_a_full_disk_is_refused_before_the_first_row(
     with pytest.raises(ResourceError):
         extract(tiny_config(pictures, tmp_path / "s.zarr"))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_progress_counts_rows_to_the_total(pictures: Path, tmp_path: Path) -> None:
-    told: list[ExtractEvent] = []
-    extract(tiny_config(pictures, tmp_path / "s.zarr"), progress=told.append)
-    rows = [event.done for event in told if event.phase == "extract"]
-    assert rows == sorted(rows)
-    assert (rows[0], rows[-1]) == (0, 27)
-    assert told[0].phase == "calibrate"
-
-
-def test_the_result_and_the_resolved_configuration_lie_beside_the_store(sealed: Path) -> None:
-    record = json.loads((sealed.parent / "s.zarr.extract.json").read_text())
-    assert record["result"]["store_id"] == open_store(sealed).store_id
-    assert ExtractConfig(**record["config"]).img_size == 32
 
 
 def test_a_single_sample_is_enough_for_a_split(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +119,7 @@ class CrashSystem(system.System):
         return path.relative_to(self._base).as_posix() if path != self._base else ""
 
 
-def roles(acts: list[Act]) -> dict[int, str]:
+def roles(acts: Sequence[Act]) -> dict[int, str]:
     """For every sync of a record, where in losa it was asked for and for what kind of file."""
     final = {act.path: act.target for act in acts if act.kind in ("link", "rename")}
     found = {}

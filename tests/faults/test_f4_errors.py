@@ -17,8 +17,8 @@ from losa.errors import LosaError, ResourceError
 from losa.features import StoreDtype
 from losa.store import Plan
 from tests.faults.figures import publish
+from tests.faults.power_cut import damage
 from tests.faults.processes import Countdown, HookedSystem
-from tests.faults.test_f3_power_cuts import damage
 from tests.faults.tiny import committed, process, reads_as_written, through, tiny_plan, write_store
 from tests.store.build import small_store, tree
 

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -101,13 +102,16 @@ def _parts(store: Store, plan: Plan) -> list[tuple[Callable[[], Any], Any]]:
         (lambda: split.status, np.ones(rows)),
         (lambda: [sample.key for sample in split.samples], [sample.key for sample in listed]),
     ]
-    for name, want in statistics(plan).items():
-        parts.append((lambda name=name: getattr(store.calibration(TAPS), name), want))
+    parts += [(partial(_statistic, store, name), want) for name, want in statistics(plan).items()]
     planes, scales = features(plan, SPLIT), token_scales(plan, SPLIT)
     for row in range(rows):
         want = [planes[:, row]] if scales is None else [planes[:, row], scales[:, row]]
-        parts.append((lambda row=row: _read_row(store, row), np.concatenate(_flat(want))))
+        parts.append((partial(_read_row, store, row), _flat(want)))
     return parts
+
+
+def _statistic(store: Store, name: str) -> Any:
+    return getattr(store.calibration(TAPS), name)
 
 
 def _read_row(store: Store, row: int) -> np.ndarray:
@@ -116,11 +120,11 @@ def _read_row(store: Store, row: int) -> np.ndarray:
     out = np.empty((taps, 1, *shape), split.raw_dtype)
     scales = np.empty((taps, 1, shape[0]), np.float16) if store.spec.scale_bytes else None
     split.read_into(np.array([row]), TAPS, out, scales)
-    return np.concatenate(_flat([out] if scales is None else [out, scales]))
+    return _flat([out] if scales is None else [out, scales])
 
 
-def _flat(arrays: list[np.ndarray]) -> list[np.ndarray]:
-    return [array.astype(np.float64).reshape(-1) for array in arrays]
+def _flat(arrays: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([array.astype(np.float64).reshape(-1) for array in arrays])
 
 
 def committed(path: Path) -> set[int]:

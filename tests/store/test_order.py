@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from losa.store.order import epoch_order, row_order
+from losa.store.order import EpochOrder, epoch_order, row_order
 
 
 @given(n=st.integers(0, 3000), seed=st.integers(0, 2**63), epoch=st.integers(0, 1000))
@@ -41,6 +41,16 @@ def test_the_stream_is_the_documented_philox() -> None:
     inner = np.random.Philox(key=[5, 1], counter=[0, 0, 0, 0]).random_raw(3)
     want = rows[blocks][np.argsort(inner, kind="stable")]
     assert np.array_equal(epoch_order(rows, 5, 0, block=1, window=8), want)
+
+
+@given(n=st.integers(0, 700), epoch=st.integers(0, 9), block=st.integers(1, 70))
+def test_a_row_lies_in_the_window_that_holds_it(n: int, epoch: int, block: int) -> None:
+    order = EpochOrder(np.arange(n, dtype=np.int64) * 3, 1, epoch, block, window=3)
+    asked = np.arange(-2, 3 * n + 2)
+    found = order.windows_of(asked)
+    for row, window in zip(asked.tolist(), found.tolist(), strict=True):
+        assert (window == -1) == (row % 3 != 0 or not 0 <= row < 3 * n)
+        assert window == -1 or row in order.window(window)
 
 
 def test_known_order_never_changes() -> None:

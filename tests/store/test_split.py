@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from losa.errors import StoreError
 from losa.features import StoreDtype
 from losa.store import open_store
+from losa.store.order import EpochOrder
 from losa.store.split import Verify
 from tests.store.build import features, samples, small_plan, small_store, token_scales
 
@@ -134,6 +135,27 @@ def test_a_second_read_does_not_compare_checksums_again(store: Path) -> None:
     reader.read_into(np.arange(20), TAPS, out)
     changed = features(small_plan(), "train").view(np.uint16) ^ out.view(np.uint16)
     assert np.flatnonzero(changed).tolist() == [(1 * 20 + 8) * 30]
+
+
+def test_a_row_that_was_seen_is_not_compared_again_beside_one_that_was_not(store: Path) -> None:
+    reader = open_store(store).split("train")
+    out = np.zeros((2, 2, 5, 6), "<f2")
+    reader.read_into(np.array([8, 8]), TAPS, out)
+    flip(store / SHARD)
+    reader.read_into(np.array([8, 9]), TAPS, out)
+    with pytest.raises(StoreError, match="row 8 does not match"):
+        open_store(store).split("train").read_into(np.array([8, 9]), TAPS, out)
+
+
+def test_being_told_what_comes_next_changes_no_value(sealed: Path) -> None:
+    reader = open_store(sealed).split("train")
+    order = EpochOrder(np.arange(20), seed=0, epoch=0)
+    for told in (order, None):
+        reader.follow(told, TAPS, 0)
+        out = np.zeros((2, 20, 5, 6), "<f2")
+        reader.read_into(order.part(0, 20), TAPS, out)
+        want = features(small_plan(), "train")[:, order.part(0, 20)]
+        np.testing.assert_array_equal(out, want)
 
 
 def test_every_read_compares_checksums_when_asked_to(store: Path) -> None:

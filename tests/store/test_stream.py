@@ -46,7 +46,7 @@ class Advised:
 
     def _note(self, handle: int, start: int, length: int, advice: int) -> None:
         assert length > 0
-        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        path = Path(f"/proc/self/fd/{handle}").readlink()
         name = path.relative_to(self._root).as_posix()
         marks = self._marks.setdefault((name, advice), np.zeros(path.stat().st_size, np.bool_))
         marks[start : start + length] = True

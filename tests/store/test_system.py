@@ -122,6 +122,14 @@ def test_a_disk_is_asked_to_begin_and_nothing_depends_on_it(
     assert (tmp_path / "file").read_bytes() == b"1"
 
 
+def test_two_folders_swap_their_names_in_one_act(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "is").write_text(name)
+    System().exchange(tmp_path / "a", tmp_path / "b")
+    assert tree(tmp_path) == {"a/is": b"b", "b/is": b"a"}
+
+
 def test_a_name_that_nothing_has_is_removed_without_a_word(tmp_path: Path) -> None:
     System().unlink(tmp_path / "gone")
 

@@ -318,12 +318,14 @@ def test_what_a_copy_left_behind_is_computed_again(
     before = tree(path)
     file, data, message = LEFT[name]
     (path / layout.SEALED_OBJECT).unlink()
+    (path / layout.commit_object("val", 0)).unlink()
     (path / file).unlink()
     if data is not None:
         (path / file).write_bytes(data)
     with StoreWriter(path) as writer:
         writer.withdraw_damaged()
-        assert [(task.split, task.shard) for task in writer.tasks()] == [("train", 0)]
+        missing = [(task.split, task.shard) for task in writer.tasks()]
+        assert missing == [("train", 0), ("val", 0)]
     assert message in caplog.text
     assert "shard 0 of train is computed again" in caplog.text
     fill_store(path, plan)
