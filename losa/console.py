@@ -23,7 +23,7 @@ from losa.errors import LosaError, ResourceError
 
 if TYPE_CHECKING:
     from losa.adapt.progress import ProgressEvent
-    from losa.extract.job import ExtractEvent
+    from losa.extract.extraction import ExtractEvent
 
 
 class Terminated(KeyboardInterrupt):

@@ -14,7 +14,7 @@ import numpy as np
 
 from losa.config import ExtractConfig
 from losa.errors import MismatchError, StoreError
-from losa.extract.job import Job, Progress, report_extraction
+from losa.extract.extraction import Extraction, Progress, report_extraction
 from losa.extract.planning import (
     Inputs,
     calibrated,
@@ -58,9 +58,9 @@ def extend(config: ExtractConfig, *, progress: Progress | None = None) -> dict[s
     else:
         skipped = _skipped_rows(old)
         plan = begun_extension(old.path, plan) or _begin(inputs, plan, old, progress)
-        job = Job(inputs, extension_of(old.path), plan, progress, skipped)
-        computed = job.write()
-        store_id = job.seal()
+        extraction = Extraction(inputs, extension_of(old.path), plan, progress, skipped)
+        computed = extraction.write()
+        store_id = extraction.seal()
         finish_extension(old.path)
     seconds = time.monotonic() - started
     return report_extraction(inputs.config, plan, store_id, computed, seconds)
@@ -130,7 +130,7 @@ def _begin(inputs: Inputs, plan: Plan, old: Store, progress: Progress | None) ->
         narrow = replace(plan, spec=plan.spec.with_taps(new), exponents=())
         _check_calibration(old, plan)
         lane = replace(inputs, backbone=inputs.backbone.with_taps(new))
-        statistics = Job(lane, old.path, narrow, progress, _skipped_rows(old)).calibrate()
+        statistics = Extraction(lane, old.path, narrow, progress, _skipped_rows(old)).calibrate()
         arrays = statistics.arrays(plan.spec.dtype)
         exponents |= zip(new, calibrated(narrow, statistics).exponents, strict=True)
     plan = replace(plan, exponents=tuple(exponents[tap] for tap in plan.spec.taps))

@@ -9,7 +9,7 @@ from typing import Any
 from losa.config import ExtractConfig
 from losa.errors import SkippedError, UsageError
 from losa.extract.extend import extend
-from losa.extract.job import Job, Progress, report_extraction
+from losa.extract.extraction import Extraction, Progress, report_extraction
 from losa.extract.overwrite import set_aside
 from losa.extract.planning import (
     Inputs,
@@ -46,9 +46,9 @@ def extract(config: ExtractConfig, *, progress: Progress | None = None) -> dict[
     wanted = wanted_plan(inputs)
     with set_aside(config.store, wanted.digest, active=config.overwrite):
         plan = _begin_or_join(inputs, wanted, progress)
-        job = Job(inputs, config.store, plan, progress)
-        computed = job.write()
-        store_id = job.seal()
+        extraction = Extraction(inputs, config.store, plan, progress)
+        computed = extraction.write()
+        store_id = extraction.seal()
     return report_extraction(config, plan, store_id, computed, time.monotonic() - started)
 
 
@@ -78,7 +78,7 @@ def _begin_or_join(inputs: Inputs, wanted: Plan, progress: Progress | None) -> P
         check_numerics(inputs.config, wanted, found)
         return found
     check_space(path, wanted)
-    statistics = Job(inputs, path, wanted, progress).calibrate()
+    statistics = Extraction(inputs, path, wanted, progress).calibrate()
     plan = calibrated(wanted, statistics)
     # Synced whatever --durability says: nothing tells later whether its labels are whole.
     create_store(path, plan, inputs.dataset.splits, statistics.arrays(plan.spec.dtype))

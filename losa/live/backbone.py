@@ -16,7 +16,7 @@ from losa.adapt.adaptor import Adaptor
 from losa.adapt.checkpoint import load_adaptor
 from losa.device import resolve_compute
 from losa.extract.backbones import rebuild_backbone
-from losa.extract.job import MAX_AUTO_WORKERS
+from losa.extract.extraction import MAX_AUTO_WORKERS
 from losa.extract.transforms import Preprocessing
 from losa.precision import rounded_to
 

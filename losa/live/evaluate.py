@@ -15,7 +15,7 @@ from losa.adapt.metrics import MetricSums
 from losa.errors import MismatchError
 from losa.extract.datasets import Dataset, listing_digest, load_dataset
 from losa.extract.decode import DecodePool
-from losa.extract.job import ExtractEvent
+from losa.extract.extraction import ExtractEvent
 from losa.features import Sample
 from losa.live.backbone import LivePipeline, Workers, decode_workers
 

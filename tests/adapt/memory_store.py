@@ -72,7 +72,8 @@ class MemorySplit:
         values = raw.astype("<f4")
         if self.spec.dtype == "bfloat16":
             values = (raw.astype("<u4") << 16).view("<f4")
-        factors, offset = np.exp2(np.array(exponents, "<f4"))[:, None, None, None], np.float32(0)
+        factors = np.exp2(np.array(exponents, "<f4"))[:, None, None, None]
+        offset = np.zeros((1, 1, 1), "<f4")
         if self.scales is not None:
             factors = self.scales.astype("<f4")[..., None] * CHANNEL[:, None, None]
             offset = MEAN[:, None, None]

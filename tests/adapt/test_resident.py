@@ -263,8 +263,8 @@ def test_on_a_device_batches_are_gathered_without_waiting_for_it(dtype: StoreDty
 
 def unwatched(batches: Iterator[FeatureBatch]) -> Iterator[FeatureBatch]:
     """Batches, each of which must come without the host's waiting for the device."""
-    torch.cuda.set_sync_debug_mode("error")  # type: ignore[no-untyped-call]  # torch's stubs
+    torch.cuda.set_sync_debug_mode("error")
     try:
         yield from batches
     finally:
-        torch.cuda.set_sync_debug_mode("default")  # type: ignore[no-untyped-call]  # torch's stubs
+        torch.cuda.set_sync_debug_mode("default")

@@ -15,7 +15,7 @@ import torch
 from losa.config import ExtractConfig
 from losa.errors import InputError, MismatchError, StoreError, UsageError
 from losa.extract.backbones import Backbone, BackboneRequest, build_backbone
-from losa.extract.job import ExtractEvent
+from losa.extract.extraction import ExtractEvent
 from losa.extract.run import extract
 from losa.features import StoreDtype, resolve_taps
 from losa.store import layout, open_store, system

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from losa.errors import StoreError
-from losa.extract.job import ExtractEvent
+from losa.extract.extraction import ExtractEvent
 from losa.extract.run import extract
 from losa.store import open_store
 from tests.extract.picture_folder import picture_folder, tiny_config

@@ -160,7 +160,9 @@ def _rows(store: Store, split: str) -> Seen:
     together = _asked(lambda: read_rows(store, split, rows))
     if isinstance(together, list):
         return {f"{split} {row}": together[row] for row in rows}
-    return {f"{split} {row}": _asked(lambda row=row: read_rows(store, split, [row])[0]) for row in rows}
+    return {
+        f"{split} {row}": _asked(lambda row=row: read_rows(store, split, [row])[0]) for row in rows
+    }
 
 
 def _asked(question: Callable[[], Any]) -> Any:

@@ -192,8 +192,8 @@ class State:
     acts: int
 
 
-def crash_states(acts: Sequence[Act], *, chances: int) -> Iterator[State]:
-    """Every distinct state after every beginning of a record.
+def crash_states(acts: Sequence[Act], *, chances: int, first: int = 0) -> Iterator[State]:
+    """Every distinct state after every beginning of a record that has ``first`` acts or more.
 
     ``chances`` is how many seeded random fates there are beside the fixed ones.
     """
@@ -202,6 +202,8 @@ def crash_states(acts: Sequence[Act], *, chances: int) -> Iterator[State]:
         disk.apply(act)
         if act.kind == "promise":
             promised.add(act.path)
+        if number < first:
+            continue
         dice = [ChanceDecides(f"{number} {chance}") for chance in range(chances)]
         for fate in (*FATES, *dice):
             state = State(survivors(disk, fate), frozenset(promised), number)

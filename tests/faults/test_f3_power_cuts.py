@@ -12,9 +12,7 @@ from tests.faults.figures import publish
 from tests.faults.power_cut import check
 from tests.faults.recordings import SCENARIOS, recorded
 
-QUICK_STATES = 40
-
-QUICK_STATES = 40
+QUICK_STATES = 38
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

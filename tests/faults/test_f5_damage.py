@@ -26,8 +26,8 @@ from tests.faults.figures import publish
 from tests.store.build import tree
 
 BLOCK: Final = 4096
-QUICK_FLIPS, FLIPS = 100, 2500
-QUICK_CUTS, CUTS = 20, 250
+QUICK_FLIPS, FLIPS = 50, 2500
+QUICK_CUTS, CUTS = 10, 250
 DTYPES: Final = ("float16", "int8")
 whole = pytest.mark.faults
 Change = Callable[[bytes, random.Random], bytes]
@@ -158,7 +158,7 @@ def test_a_cut_file_is_never_read_and_always_named(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("step", [7, pytest.param(1, marks=whole)])
+@pytest.mark.parametrize("step", [13, pytest.param(1, marks=whole)])
 @pytest.mark.parametrize("change", [zeroed, emptied, grown])
 @pytest.mark.timeout(600)
 def test_a_file_of_zeros_of_nothing_or_of_more_is_never_read_and_always_named(

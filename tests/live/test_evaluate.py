@@ -13,7 +13,7 @@ from losa.adapt.evaluate import evaluate
 from losa.adapt.train import adapt
 from losa.config import AdaptConfig
 from losa.errors import MismatchError
-from losa.extract.job import ExtractEvent
+from losa.extract.extraction import ExtractEvent
 from losa.extract.run import extract
 from losa.live.evaluate import LiveRequest, evaluate_dataset
 from losa.store import open_store

@@ -38,14 +38,14 @@ class NoLinks(System):
     """A file system without hard links, as FAT and some network ones are."""
 
     def link(self, source: Path, target: Path) -> None:
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(source), None, str(target))
 
 
 class NoAtomicCreate(NoLinks):
     """One that has no rename that spares its target either."""
 
     def rename_new(self, source: Path, target: Path) -> None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), str(source), None, str(target))
 
 
 class Forgetful(System):

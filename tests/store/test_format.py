@@ -35,7 +35,9 @@ def read_split(root: Path, split: str) -> dict[int, tuple[np.ndarray, np.ndarray
     step = plan["identity"]["shard_rows"]
     planes: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
     for tap in spec["taps"]:
-        arrays = [(f"{split}/tokens/tap{tap:02d}/c.%d.0.0", dtype, (tokens, spec["channels"]))]
+        arrays: list[tuple[str, str, tuple[int, ...]]] = [
+            (f"{split}/tokens/tap{tap:02d}/c.%d.0.0", dtype, (tokens, spec["channels"]))
+        ]
         if spec["dtype"] == "int8":
             arrays.append((f"{split}/scale/tap{tap:02d}/c.%d.0", "<f2", (tokens,)))
         parts: list[list[np.ndarray]] = [[] for _ in arrays]

@@ -65,7 +65,7 @@ class _Computed:
     encoded: EncodedBatch
 
 
-class Job:
+class Extraction:
     """Computes what a store lacks.
 
     Args:

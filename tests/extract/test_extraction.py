@@ -1,4 +1,4 @@
-"""Claims of losa.extract.job."""
+"""Claims of losa.extract.extraction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from losa.config import ExtractConfig
-from losa.extract.job import ExtractEvent
+from losa.extract.extraction import ExtractEvent
 from losa.extract.run import extract
 from losa.store import open_store
 from tests.extract.picture_folder import picture_folder, tiny_config
