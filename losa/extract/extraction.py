@@ -131,8 +131,11 @@ class Extraction:
             return self._done - before
 
     def seal(self) -> str:
-        """Seal the store, or return the id it was sealed with."""
-        with StoreWriter(self.place, durable=self.durable) as writer:
+        """Seal the store, or return the id it was sealed with.
+
+        Synced whatever ``--durability`` says: what is sealed is said to be whole.
+        """
+        with StoreWriter(self.place) as writer:
             return writer.seal()
 
     def _whole_rows(self, writer: StoreWriter, tasks: Sequence[ShardTask]) -> int:

@@ -20,7 +20,12 @@ from losa.store.damage import held_rows, record_objects, shard_objects
 from losa.store.plan import Plan
 from losa.store.seal import SAMPLE_COLUMNS, sealed_root_bytes
 from losa.store.sealed import OK_STATUS
-from losa.store.skeleton import metadata_documents, root_document, sample_columns
+from losa.store.skeleton import (
+    metadata_documents,
+    root_document,
+    sample_columns,
+    spared_objects,
+)
 
 Listing = Callable[[str], Sequence[Sample]]
 """Gives the listed samples of a split."""
@@ -68,6 +73,41 @@ class Derivation:
         if name == layout.ROOT_OBJECT and data == first_root_bytes(self._plan):
             return True
         return data == self.derive(name)
+
+
+def check_first_files(root: Path, plan: Plan) -> None:
+    """Refuse to vouch for a small file that is not what it was when the store was created.
+
+    Raises:
+        StoreError: it differs from its second copy, or from what follows from the plan and the
+            listings; it is named.
+    """
+    todo = "see what losa repair would do, then run the same command again"
+    for name in spared_objects(plan):
+        if _read(root, name) != _read(root, layout.spare_object(name)):
+            raise StoreError(root / name, "is not what its second copy is", todo)
+    listings = {split: _listing(root, plan, split, todo) for split in plan.splits}
+    derivation = Derivation(plan, listings.__getitem__)
+    for name in derivation.names:
+        if not derivation.holds(name, _read(root, name)):
+            raise StoreError(root / name, "is not what follows from the plan", todo)
+
+
+def _read(root: Path, name: str) -> bytes:
+    return files.read_file(root / name, at_most=files.MAX_TABLE_BYTES)
+
+
+def _listing(root: Path, plan: Plan, split: str, todo: str) -> list[Sample]:
+    name = layout.samples_object(split)
+    # At once, not line by line: there may be half a million of them.
+    try:
+        rows = json.loads(b"[" + b",".join(_read(root, name).splitlines()) + b"]")
+        listed = [Sample(*row) for row in rows]
+    except (ValueError, TypeError):
+        raise StoreError(root / name, "is not a samples table", todo) from None
+    if len(listed) != plan.splits[split].samples:
+        raise StoreError(root / name, f"lists {len(listed)} samples, not the plan's", todo)
+    return listed
 
 
 def first_root_bytes(plan: Plan) -> bytes:

@@ -103,11 +103,13 @@ def import_store(
         ResourceError: the store does not fit, or cannot be written.
     """
     source = open_h5(h5_path, verify="always")
-    _begin(source, store_path, durable=durable)
+    _begin(source, store_path)
     with StoreWriter(store_path, durable=durable) as writer:
         if not writer.is_sealed:
             writer.withdraw_damaged()
         _copy_missing(source, writer, progress or _silent)
+    with StoreWriter(store_path) as writer:
+        # Synced whatever the caller says of shards: what is sealed is said to be whole.
         store_id = writer.seal()
     is_original = store_id == source.origin.store_id
     if source.origin.is_whole(source.plan) and not is_original:
@@ -306,7 +308,7 @@ def _read(
     return tokens, scales
 
 
-def _begin(source: H5Store, path: Path, *, durable: bool) -> None:
+def _begin(source: H5Store, path: Path) -> None:
     """Create the store to import into, or make sure that what is there is its beginning.
 
     Raises:
@@ -322,7 +324,7 @@ def _begin(source: H5Store, path: Path, *, durable: bool) -> None:
     statistics = source.statistics(plan.spec.taps)
     if not path.exists():
         check_space(path, plan)
-        create_store(path, plan, samples, statistics, durable=durable)
+        create_store(path, plan, samples, statistics)
         return
     check_format(path)
     plan_path = path / layout.PLAN_OBJECT

@@ -23,6 +23,7 @@ from losa.features import Sample
 from losa.store import files, layout, lock, system
 from losa.store.claims import Claims, ShardTask
 from losa.store.damage import content_damage, size_damage
+from losa.store.derived import check_first_files
 from losa.store.plan import Plan
 from losa.store.seal import seal_store
 from losa.store.shardwriter import Place, ShardWriter
@@ -198,6 +199,7 @@ class StoreWriter:
 
         Raises:
             LockedError: shards are still missing, held by other live processes.
+        StoreError: a file is not what it was when the store was created.
         """
         if self.is_sealed:
             return files.sha256(files.read_file(self.path / layout.SEALED_OBJECT))
@@ -209,6 +211,7 @@ class StoreWriter:
                 f"shard {task.shard} of {task.split} is {what}",
                 "run the same command again, after that process if there is one",
             )
+        check_first_files(self.path, self.plan)
         return seal_store(self.path, self.plan, durable=self.durable)
 
     def _place(self, task: ShardTask) -> Place:

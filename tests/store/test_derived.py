@@ -21,7 +21,15 @@ from losa.store.derived import (
     status_bytes,
 )
 from losa.store.skeleton import samples_bytes
-from tests.store.build import begin_store, features, samples, small_plan, small_store, tree
+from tests.store.build import (
+    begin_store,
+    features,
+    fill_store,
+    samples,
+    small_plan,
+    small_store,
+    tree,
+)
 
 LISTED = [Sample("ä", "a/ä.png", 0), Sample("b", "b.png", 2)]
 
@@ -119,3 +127,48 @@ def test_a_commit_record_that_cannot_be_is_not_sound(
     changed = copy.deepcopy(record)
     change(changed)
     assert not is_sound_commit(plan, "train", 1, changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("train/sample/label/c.0", "is not what follows from the plan"),
+        ("val/sample/source_index/c.0", "is not what follows from the plan"),
+        ("train/tokens/tap01/zarr.json", "is not what follows from the plan"),
+        ("zarr.json", "is not what follows from the plan"),
+        ("calib/tap03/std/c.0", "is not what its second copy is"),
+        (".losa/samples/train.jsonl", "is not what its second copy is"),
+        (".losa/spare/plan.json", r"plan\.json: is not what its second copy is"),
+    ],
+)
+def test_what_has_changed_since_the_store_was_created_is_not_sealed(
+    tmp_path: Path, name: str, what: str
+) -> None:
+    path = tmp_path / "s.zarr"
+    begin_store(path, small_plan())
+    data = bytearray((path / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (path / name).write_bytes(data)
+    with pytest.raises(StoreError, match=what):
+        fill_store(path, small_plan())
+    assert not (path / layout.SEALED_OBJECT).exists()
+
+
+def test_a_listing_that_is_none_is_not_sealed(tmp_path: Path) -> None:
+    path = tmp_path / "s.zarr"
+    begin_store(path, small_plan())
+    name = layout.samples_object("val")
+    for copy_of_it in (name, layout.spare_object(name)):
+        (path / copy_of_it).write_bytes(b'["a", ')
+    with pytest.raises(StoreError, match="is not a samples table"):
+        fill_store(path, small_plan())
+
+
+def test_a_listing_of_another_length_is_not_sealed(tmp_path: Path) -> None:
+    path = tmp_path / "s.zarr"
+    begin_store(path, small_plan())
+    for name in (layout.samples_object("val"), layout.spare_object(layout.samples_object("val"))):
+        lines = (path / name).read_bytes().splitlines(keepends=True)
+        (path / name).write_bytes(b"".join(lines[:-1]))
+    with pytest.raises(StoreError, match="lists 7 samples, not the plan's"):
+        fill_store(path, small_plan())

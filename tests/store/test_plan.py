@@ -15,6 +15,7 @@ from losa.store.plan import (
     Numerics,
     Plan,
     SplitPlan,
+    check_extends,
     check_same_identity,
     check_same_numerics,
 )
@@ -53,6 +54,53 @@ def test_every_identity_field_is_refused_by_name_when_it_differs(field: str) -> 
         check_same_identity(Path("s.zarr"), other, BASE)
     assert caught.value.exit_code == 5
     assert other.digest != BASE.digest
+
+
+def wider(**changes: Any) -> Plan:
+    """The base at a third tap."""
+    return replace(BASE, spec=BASE.spec.with_taps((1, 2, 3)), exponents=(0, 0, 0), **changes)
+
+
+MORE = {**BASE.splits, "test": SplitPlan(1, 1, "1" * 64)}
+
+
+@pytest.mark.parametrize("plan", [wider(), replace(BASE, splits=MORE), wider(splits=MORE)])
+def test_more_taps_or_splits_extend_a_store_and_the_refusal_offers_it(plan: Plan) -> None:
+    check_extends(Path("s.zarr"), plan, BASE)
+    assert (plan.holds(BASE), BASE.holds(plan), BASE.holds(BASE)) == (True, False, True)
+    with pytest.raises(MismatchError, match="--extend"):
+        check_same_identity(Path("s.zarr"), plan, BASE)
+    with pytest.raises(MismatchError) as caught:
+        check_same_identity(Path("s.zarr"), BASE, plan)
+    assert "--extend" not in str(caught.value)
+
+
+def test_nothing_but_taps_and_splits_can_be_added() -> None:
+    listing = {**MORE, "train": SplitPlan(20, 20, "2" * 64)}
+    for plan, field in (
+        (wider(order_seed=3), "order_seed: 3 / 0"),
+        (wider(splits=listing), "dataset.splits.train.listing"),
+    ):
+        assert not plan.holds(BASE)
+        with pytest.raises(MismatchError, match=rf"cannot be extended .*{field}"):
+            check_extends(Path("s.zarr"), plan, BASE)
+        with pytest.raises(MismatchError) as caught:
+            check_same_identity(Path("s.zarr"), plan, BASE)
+        assert "--extend" not in str(caught.value)
+
+
+def test_a_plan_of_some_taps_keeps_their_exponents() -> None:
+    plan = replace(BASE, exponents=(2, 5)).with_taps((3,))
+    assert (plan.spec.taps, plan.exponents) == ((3,), (5,))
+
+
+def test_the_split_of_calibration_is_in_the_plan_and_no_part_of_its_identity() -> None:
+    other = replace(BASE, calibration_split="val")
+    assert other.digest == BASE.digest
+    assert Plan.from_json(other.to_json(), Path("plan.json")) == other
+    strange = {**BASE.to_json(), "calibration_split": "../val"}
+    with pytest.raises(StoreError, match=r"calibration_split is \.\./val|'\.\./val'"):
+        Plan.from_json(strange, Path("plan.json"))
 
 
 def test_batch_size_device_and_exponents_are_not_identity() -> None:
