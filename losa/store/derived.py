@@ -16,7 +16,7 @@ import numpy as np
 from losa.errors import StoreError
 from losa.features import Sample
 from losa.store import files, layout, zarrjson
-from losa.store.damage import held_rows, record_objects, shard_objects
+from losa.store.damage import held_rows, record_objects, record_sizes, shard_objects
 from losa.store.plan import Plan
 from losa.store.seal import SAMPLE_COLUMNS, sealed_root_bytes
 from losa.store.sealed import OK_STATUS
@@ -91,6 +91,23 @@ def check_first_files(root: Path, plan: Plan) -> None:
     for name in derivation.names:
         if not derivation.holds(name, _read(root, name)):
             raise StoreError(root / name, "is not what follows from the plan", todo)
+
+
+def check_commits(root: Path, plan: Plan) -> None:
+    """Refuse to vouch for a commit record that says what cannot be.
+
+    Raises:
+        StoreError: so it does, or it is missing; it is named.
+    """
+    for split, item in plan.splits.items():
+        for shard in range(layout.shard_count(item.rows, plan.shard_rows)):
+            path = root / layout.commit_object(split, shard)
+            data = files.read_file(path)
+            record = files.parse_json(path, data)
+            is_sound = is_sound_commit(plan, split, shard, record)
+            if not is_sound or files.canonical_json(record) != data:
+                todo = "see what losa repair would do, then run the same command again"
+                raise StoreError(path, "is not a sound commit record", todo)
 
 
 def _read(root: Path, name: str) -> bytes:
@@ -173,10 +190,15 @@ def is_sound_commit(plan: Plan, split: str, shard: int, record: Mapping[str, Any
 
 
 def _agree(plan: Plan, split: str, shard: int, objects: Mapping[str, Any]) -> bool:
-    """Whether what is said of records is what is said of their check files."""
+    """Whether what is said of files is what the plan says, and of records what of their checks."""
+    held, rows = held_rows(plan, split, shard), plan.shard_rows
+    want = {layout.status_object(split, shard): rows}
     for tap in plan.spec.taps:
-        digest = objects[layout.check_object(split, tap, shard)]["sha256"]
-        for name in record_objects(plan, split, tap, shard):
-            if objects[name]["checks"] != digest:
+        check = layout.check_object(split, tap, shard)
+        want[check] = rows * 4
+        names = record_objects(plan, split, tap, shard)
+        for name, size in zip(names, record_sizes(plan), strict=True):
+            want[name] = layout.shard_file_bytes(held, rows, size)
+            if objects[name]["checks"] != objects[check]["sha256"]:
                 return False
-    return all(type(facts["bytes"]) is int for facts in objects.values())
+    return {name: facts["bytes"] for name, facts in objects.items()} == want

@@ -81,6 +81,7 @@ class ForeignArrays:
         self._read = read
         self._objects = objects
         self._arrays: dict[str, Any] = {}
+        self._is_raw: dict[str, bool] = {}
 
     def rows(self, name: str, rows: Int64[np.ndarray, "b"]) -> Shaped[np.ndarray, "b ..."]:
         """Some rows of an array, in the order asked, as the plan's dtype.
@@ -102,7 +103,9 @@ class ForeignArrays:
         planned = self._planned.get(node)
         if planned is None or chunk == "zarr.json":
             return self._read(name)
-        if is_raw(self._read(f"{node}/zarr.json"), planned):
+        if node not in self._is_raw:
+            self._is_raw[node] = is_raw(self._read(f"{node}/zarr.json"), planned)
+        if self._is_raw[node]:
             return self._read(name)
         size = planned["chunk_grid"]["configuration"]["chunk_shape"][0]
         first = int(chunk.split(".")[1]) * size

@@ -222,34 +222,15 @@ class Store:
         """Statistics of the given taps, in true units, and the exponents of their records."""
         exponents = tuple(self.plan.exponents[self.spec.taps.index(tap)] for tap in taps)
         arrays = {
-            statistic: np.stack([self._statistic(tap, statistic) for tap in taps])
+            statistic: np.stack([self.files.statistic(tap, statistic) for tap in taps])
             for statistic in statistics_of(self.plan)
         }
         return Calibration(**arrays, exponent=exponents)
-
-    def nbytes(self) -> int:
-        """Bytes of all token shards."""
-        return sum(
-            self.shard_nbytes(split, shard)
-            for split, item in self.plan.splits.items()
-            for shard in range(layout.shard_count(item.rows, self.plan.shard_rows))
-        )
-
-    def shard_nbytes(self, split: str, shard: int) -> int:
-        """Bytes of one shard's tokens and scales at all taps."""
-        spec, held = self.spec, self.files.held(split, shard)
-        sizes = [spec.record_bytes, *([spec.scale_bytes] if spec.scale_bytes else [])]
-        one = sum(layout.shard_file_bytes(held, self.plan.shard_rows, size) for size in sizes)
-        return one * len(spec.taps)
 
     def _records(self, split: str) -> Records:
         if self._arrays is not None:
             return ForeignRecords(self._arrays, split)
         return ShardRecords(self.files, split, self._regime)
-
-    def _statistic(self, tap: int, name: str) -> Float32[np.ndarray, "d"]:
-        data = self.files.read_small(layout.statistic_object(tap, name))
-        return np.frombuffer(data, dtype="<f4")
 
 
 _RESUME = "run the same extract command again to finish it"

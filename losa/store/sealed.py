@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Shaped, UInt8, UInt32
+from jaxtyping import Float32, Shaped, UInt8, UInt32
 
 from losa.errors import StoreError
 from losa.features import Sample
@@ -77,7 +77,7 @@ class SealedFiles:
     def checks(self, split: str, tap: int, shard: int) -> UInt32[np.ndarray, "n"]:
         """The stored checksums of one shard's records."""
         name = layout.check_object(split, tap, shard)
-        return np.frombuffer(self.committed(split, shard, name), dtype="<u4")
+        return self._values(name, self.committed(split, shard, name), "<u4", self.plan.shard_rows)
 
     def open_shard(self, name: str, held: int, record_bytes: int) -> FileShard:
         """Open a file of ``held`` records, whose size is looked at.
@@ -115,9 +115,22 @@ class SealedFiles:
         """A column of a split's samples, in row order.
 
         Raises:
+            StoreError: its file is missing or damaged, or names samples that there are not.
+        """
+        file, rows = f"{split}/sample/{name}/c.0", self.plan.splits[split].rows
+        values = self._values(file, self.read_small(file), dtype, rows)
+        if name == "source_index" and not (values.min() >= 0 and values.max() < rows):
+            raise self.damage(file, "is no order of the samples")
+        return values
+
+    def statistic(self, tap: int, name: str) -> Float32[np.ndarray, "d"]:
+        """A statistic of a tap's channels.
+
+        Raises:
             StoreError: its file is missing or damaged.
         """
-        return np.frombuffer(self.read_small(f"{split}/sample/{name}/c.0"), dtype=dtype)
+        file = layout.statistic_object(tap, name)
+        return self._values(file, self.read_small(file), "<f4", self.plan.spec.channels)
 
     def samples(self, split: str) -> tuple[Sample, ...]:
         """The listed samples of a split, in the data set's order.
@@ -128,6 +141,9 @@ class SealedFiles:
         name = layout.samples_object(split)
         lines, path = self.read_small(name).splitlines(), self.path / name
         rows = [files.parse_json(path, b'{"row":' + line + b"}")["row"] for line in lines]
+        are_rows = all(isinstance(row, list) and _kinds(row) == [str, str, int] for row in rows)
+        if not are_rows or len(rows) != self.plan.splits[split].samples:
+            raise self.damage(name, "is not the plan's table of samples")
         return tuple(Sample(*row) for row in rows)
 
     def damage(self, name: str, what: str) -> StoreError:
@@ -155,8 +171,22 @@ class SealedFiles:
         if key not in self._commits:
             name = layout.commit_object(split, shard)
             record = files.parse_json(self.path / name, self.read_small(name))
+            objects = record.get("objects")
+            if not (isinstance(objects, dict) and set(_kinds(objects.values())) <= {dict}):
+                raise self.damage(name, "is no commit record")
             self._commits[key] = record
         return self._commits[key]
+
+    def _values(self, name: str, data: bytes, dtype: str, count: int) -> Shaped[np.ndarray, "n"]:
+        """The numbers in a file's content, which a seal that was forged may vouch for."""
+        want = count * np.dtype(dtype).itemsize
+        if len(data) != want:
+            raise self.damage(name, f"is {len(data)} bytes, not {want}")
+        return np.frombuffer(data, dtype=dtype)
+
+
+def _kinds(values: Iterable[Any]) -> list[type]:
+    return [type(value) for value in values]
 
 
 def as_sealed(path: Path, name: str, data: bytes, digests: Mapping[str, Any]) -> bytes:

@@ -23,7 +23,7 @@ from losa.features import Sample
 from losa.store import files, layout, lock, system
 from losa.store.claims import Claims, ShardTask
 from losa.store.damage import content_damage, size_damage
-from losa.store.derived import check_first_files
+from losa.store.derived import check_commits, check_first_files
 from losa.store.plan import Plan
 from losa.store.seal import seal_store
 from losa.store.shardwriter import Place, ShardWriter
@@ -199,7 +199,8 @@ class StoreWriter:
 
         Raises:
             LockedError: shards are still missing, held by other live processes.
-        StoreError: a file is not what it was when the store was created.
+            StoreError: a file is not what it was when the store was created, or a commit record
+                says what cannot be.
         """
         if self.is_sealed:
             return files.sha256(files.read_file(self.path / layout.SEALED_OBJECT))
@@ -212,6 +213,7 @@ class StoreWriter:
                 "run the same command again, after that process if there is one",
             )
         check_first_files(self.path, self.plan)
+        check_commits(self.path, self.plan)
         return seal_store(self.path, self.plan, durable=self.durable)
 
     def _place(self, task: ShardTask) -> Place:

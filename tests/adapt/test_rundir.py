@@ -25,7 +25,7 @@ def claim(out: Path, **changes: Any) -> RunDir:
 
 def test_only_what_changes_results_is_compared(tmp_path: Path) -> None:
     claim(tmp_path)
-    claim(tmp_path, read_threads=7, prefetch=9, checkpoint_seconds=1.0, device="cpu")
+    claim(tmp_path, read="mmap", read_threads=7, prefetch=9, checkpoint_seconds=1.0, device="cpu")
     claim(tmp_path, store=tmp_path / "moved.zarr")
     assert set(AdaptConfig.model_fields) > INDIFFERENT
     other: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from losa.adapt.ring import Ring, RingOptions
 from losa.adapt.source import FeatureSource, RowReader
 from losa.adapt.train import adapt
 from losa.config import AdaptConfig
+from losa.features import Regime
 from losa.store import open_store
 from tests.adapt.memory_store import separable_store
 from tests.store import build
@@ -43,3 +45,16 @@ def test_a_store_on_disk_is_trained_on_and_evaluated(tmp_path: Path) -> None:
     found = evaluate(tmp_path / "run", split="val", device="cpu")
     assert found["top1"] == report.metrics["val"]["top1"]
     assert found["store_id"] == open_store(path).store_id == report.store_id
+
+
+def test_a_run_is_the_same_in_every_regime(tmp_path: Path) -> None:
+    path = build.small_store(tmp_path / "s.zarr", build.small_plan(dtype="int8"))
+    found = []
+    for regime in get_args(Regime):
+        out = tmp_path / regime
+        config = AdaptConfig(store=path, out=out, device="cpu", epochs=2, rank=2)
+        adapt(config.model_copy(update={"read": regime}))
+        scores = evaluate(out, split="val", device="cpu")
+        del scores["run"]
+        found.append((scores, (out / "best.safetensors").read_bytes()))
+    assert all(item == found[0] for item in found)

@@ -107,7 +107,7 @@ def write_shard(store: StoreWriter, task: ShardTask, content: Content) -> None:
 
 
 def write_missing(path: Path, content: Content, shards: int | None = None) -> None:
-    """What a resumed extraction does: whatever is missing, or so many shards of it, and the seal."""
+    """What a resumed extraction does: all that is missing and the seal, or so many shards."""
     with StoreWriter(path, durable=False) as store:
         if store.is_sealed:
             return

@@ -13,7 +13,7 @@ def publish(name: str, figures: dict[str, Any]) -> None:
     """Write ``benchmarks/results/faults-NAME.json``."""
     document = {
         "test": f"faults-{name}",
-        "command": f"python -m pytest -m faults tests/faults/{name}.py",
+        "command": "make test-faults",
         "commit": commit(),
         "machine": machine(),
         "python": platform.python_version(),

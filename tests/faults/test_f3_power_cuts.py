@@ -30,7 +30,7 @@ def test_no_power_cut_loses_what_was_promised(memory: Path) -> None:
     for scenario in SCENARIOS:
         recording = recorded(scenario)
         counted[scenario] = 0
-        for state in crash_states(recording.acts, chances=8):
+        for state in crash_states(recording.acts, chances=3):
             check(state, recording, memory)
             counted[scenario] += 1
     assert sum(counted.values()) >= 2000

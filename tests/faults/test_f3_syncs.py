@@ -18,7 +18,7 @@ from tests.faults.recordings import SCENARIOS, Recording, recorded
 
 NEAR = 3
 QUICK_SEARCH = 40
-WHOLE_SEARCH = 400
+WHOLE_SEARCH = 120
 
 REDUNDANT = {
     "files.sync_tree .losa/claims": "writers make folders that are missing",
@@ -57,7 +57,7 @@ def sites(scenario: str) -> set[str]:
 def is_needed(site: str, memory: Path, search: int) -> bool:
     """Whether some power cut does harm when one place in the code, or one kind of it, is idle.
 
-    Most harm is there in the end, or at once, and easily found; where it is not, it is searched for.
+    Most harm is there in the end, or at once; where it is not, it is searched for.
     """
     cases = []
     for name in SCENARIOS:

@@ -15,6 +15,7 @@ from losa.features import Sample
 from losa.store import StoreWriter, files, layout
 from losa.store.derived import (
     Derivation,
+    check_commits,
     is_sound_commit,
     listing_digest,
     parse_listing,
@@ -172,3 +173,24 @@ def test_a_listing_of_another_length_is_not_sealed(tmp_path: Path) -> None:
         (path / name).write_bytes(b"".join(lines[:-1]))
     with pytest.raises(StoreError, match="lists 7 samples, not the plan's"):
         fill_store(path, small_plan())
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"{", "is not sound JSON"),
+        (b'{"ok":3}\n', "is not a sound commit record"),
+        (None, "is not a sound commit record"),
+    ],
+)
+def test_no_seal_vouches_for_a_commit_record_that_says_what_cannot_be(
+    tmp_path: Path, data: bytes | None, what: str
+) -> None:
+    path = small_store(tmp_path / "s.zarr")
+    check_commits(path, small_plan())
+    commit = path / layout.commit_object("val", 0)
+    commit.write_bytes(commit.read_bytes() + b" " if data is None else data)
+    (path / layout.SEALED_OBJECT).unlink()
+    with StoreWriter(path) as writer, pytest.raises(StoreError, match=what) as caught:
+        writer.seal()
+    assert caught.value.subject == str(commit)

@@ -14,6 +14,7 @@ import pytest
 
 from losa.errors import ResourceError, StoreError
 from losa.store import layout, open_store
+from losa.store.reader import count_committed
 from tests.store.build import begin_store, small_plan, small_store, statistics
 
 TAPS = (1, 3)
@@ -150,3 +151,12 @@ def test_what_is_no_store_is_told_apart(tmp_path: Path) -> None:
 def test_an_unknown_split_lists_those_there_are(sealed: Path) -> None:
     with pytest.raises(StoreError, match=r"no split 'tset'; it has train, val"):
         open_store(sealed).split("tset")
+
+
+def test_what_should_be_a_folder_of_commit_records_is_named(tmp_path: Path) -> None:
+    begin_store(tmp_path / "s.zarr", small_plan())
+    folder = tmp_path / "s.zarr/.losa/commits/train"
+    folder.rmdir()
+    folder.write_bytes(b"")
+    with pytest.raises(ResourceError, match="commits/train: not a directory"):
+        count_committed(tmp_path / "s.zarr", "train")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from losa.errors import StoreError
-from losa.store import layout, open_store
+from losa.store import files, layout, open_store
 from losa.store.sealed import SealedFiles, as_sealed
 from tests.store.build import small_plan, small_store
 
@@ -112,6 +112,70 @@ def test_damage_names_the_file_and_the_remedy(sealed: SealedFiles) -> None:
     assert str(error).endswith(
         f"{TOKENS}: is odd; run losa verify on the store; losa repair mends what it names"
     )
+
+
+def forged(sealed: SealedFiles, name: str, data: bytes) -> SealedFiles:
+    """The files with another content of one, for which a forged seal vouches."""
+    (sealed.path / name).write_bytes(data)
+    digests = {**sealed.sealed["files"], name: files.sha256(data)}
+    return SealedFiles(sealed.path, sealed.plan, {**sealed.sealed, "files": digests})
+
+
+ORDER = "train/sample/source_index/c.0"
+TABLE = layout.samples_object("train")
+MEAN = layout.statistic_object(1, "mean")
+Question = Callable[[SealedFiles], object]
+FORGED: dict[str, tuple[str, bytes, Question, str]] = {
+    "a column too short": (
+        "train/sample/label/c.0",
+        bytes(79),
+        lambda found: found.column("train", "label", "<i4"),
+        "is 79 bytes, not 80",
+    ),
+    "a sample beyond": (
+        ORDER,
+        np.arange(1, 21).tobytes(),
+        lambda found: found.column("train", "source_index", "<i8"),
+        "is no order of the samples",
+    ),
+    "a sample before": (
+        ORDER,
+        np.arange(-1, 19).tobytes(),
+        lambda found: found.column("train", "source_index", "<i8"),
+        "is no order of the samples",
+    ),
+    "a sample of numbers": (
+        TABLE,
+        b"[1,2,3]\n" * 20,
+        lambda found: found.samples("train"),
+        "is not the plan's table of samples",
+    ),
+    "no sample": (TABLE, b"", lambda found: found.samples("train"), "is not the plan's table"),
+    "a row of one": (TABLE, b"7\n" * 20, lambda found: found.samples("train"), "is not the plan's"),
+    "a statistic too long": (MEAN, bytes(28), lambda found: found.statistic(1, "mean"), "is 28 by"),
+    "a commit of nothing": (
+        COMMIT,
+        b"{}\n",
+        lambda found: found.commit("train", 0),
+        "is no commit record",
+    ),
+    "a commit of numbers": (
+        COMMIT,
+        b'{"objects":{"a":1}}\n',
+        lambda found: found.checks("train", 1, 0),
+        "is no commit record",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_what_a_forged_seal_vouches_for_is_damage_all_the_same(
+    sealed: SealedFiles, name: str
+) -> None:
+    file, data, question, what = FORGED[name]
+    with pytest.raises(StoreError, match=what) as caught:
+        question(forged(sealed, file, data))
+    assert caught.value.subject == str(sealed.path / file)
 
 
 LINKS: list[Callable[[Path], Path]] = [lambda root: root / "train", lambda root: root / ".losa"]

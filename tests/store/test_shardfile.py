@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from losa.errors import ResourceError, StoreError
-from losa.store.shardfile import FileShard, Folders, ShardTable
+from losa.store.shardfile import FileShard, Folders, MappedShard, ShardTable
 from tests.store.build import small_plan, small_store
 
 FEW_DESCRIPTORS = """
@@ -106,3 +107,43 @@ def test_a_folder_that_is_a_link_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"s/train: is a symbolic link"):
         Folders(tmp_path / "s").check("train/below/c.0")
     assert Folders(tmp_path).check("real/below/c.0") == tmp_path / "real/below/c.0"
+
+
+def test_a_file_that_cannot_be_mapped_is_a_resource_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "c").write_bytes(bytes(8))
+    file = FileShard(tmp_path / "c", 8)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(mmap, "mmap", fail)
+    with pytest.raises(ResourceError, match="/c: cannot allocate memory"):
+        file.mapped(1)
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train").write_bytes(b"")
+    with pytest.raises(ResourceError, match="train/tokens: not a directory"):
+        Folders(tmp_path).check("train/tokens/c.0")
+
+
+def test_a_descriptor_that_cannot_be_shared_is_a_resource_error(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="/c: bad file descriptor"):
+        FileShard(tmp_path / "c", 8, handle=10**6)
+
+
+def test_a_table_lets_go_of_the_shard_used_longest_ago() -> None:
+    table, made = ShardTable(2), []
+
+    def make(number: int) -> MappedShard:
+        made.append(number)
+        return MappedShard(np.zeros((1, 1), np.uint8))
+
+    for number in (0, 1, 0, 2, 0, 1):
+        table.take((str(number), False), lambda number=number: make(number))  # type: ignore[misc]  # bound now
+    assert made == [0, 1, 2, 1]
+    table.discard(("1", False))
+    table.take(("1", False), lambda: make(1))
+    assert made == [0, 1, 2, 1, 1]
