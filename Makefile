@@ -39,7 +39,7 @@ test-gpu: setup  ## Run the tests that need a CUDA device
 test-zarr:  ## Run the store's tests on the newest zarr (PYTHON=python3.12 or newer)
 	.venv-zarr/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv-zarr
 	.venv-zarr/bin/python -m pip install --quiet --disable-pip-version-check --upgrade zarr numpy jaxtyping beartype pydantic pyyaml pytest pytest-timeout hypothesis google-crc32c
-	.venv-zarr/bin/python -m pytest -q tests/store
+	.venv-zarr/bin/python -m pytest -q tests/store tests/faults/test_f9_golden.py
 
 check: lint types imports test  ## Everything that must hold before a change lands
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -127,6 +128,7 @@ def written(path: Path, content: Content) -> Path:
 
 
 Seen = dict[str, Any]
+COLUMNS: Final = ("source_index", "labels", "status", "samples")
 
 
 def look(path: Path, *, regime: Any = "auto") -> Seen:
@@ -139,13 +141,14 @@ def look(path: Path, *, regime: Any = "auto") -> Seen:
     taps = store.spec.taps
     seen["calibration"] = _asked(lambda: _calibration(store, taps))
     for name in store.splits:
-        split = store.split(name)
-        seen[f"{name} order"] = _asked(lambda split=split: split.source_index.tolist())
-        seen[f"{name} labels"] = _asked(lambda split=split: split.labels.tolist())
-        seen[f"{name} status"] = _asked(lambda split=split: split.status.tolist())
-        seen[f"{name} samples"] = _asked(lambda split=split: list(split.samples))
+        for column in COLUMNS:
+            seen[f"{name} {column}"] = _asked(partial(_column, store, name, column))
         seen.update(_rows(store, name))
     return seen
+
+
+def _column(store: Store, split: str, name: str) -> list[Any]:
+    return list(getattr(store.split(split), name))
 
 
 def _calibration(store: Store, taps: tuple[int, ...]) -> list[Any]:
@@ -157,11 +160,13 @@ def _calibration(store: Store, taps: tuple[int, ...]) -> list[Any]:
 def _rows(store: Store, split: str) -> Seen:
     """Every row at once; one by one where that is refused, for it says nothing of the others."""
     rows = list(range(store.plan.splits[split].rows))
-    together = _asked(lambda: read_rows(store, split, rows))
+    together = _asked(partial(read_rows, store, split, rows))
     if isinstance(together, list):
         return {f"{split} {row}": together[row] for row in rows}
+    alone = {row: _asked(partial(read_rows, store, split, [row])) for row in rows}
     return {
-        f"{split} {row}": _asked(lambda row=row: read_rows(store, split, [row])[0]) for row in rows
+        f"{split} {row}": found[0] if isinstance(found, list) else found
+        for row, found in alone.items()
     }
 
 

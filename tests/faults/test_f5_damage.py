@@ -124,9 +124,9 @@ def test_what_is_read_of_a_sound_store_is_what_was_written(
     content, want = rich_content(dtype), patients(dtype).want
     for split, item in content.plan.splits.items():
         listed = content.samples[split]
-        assert sorted(want[f"{split} order"]) == list(range(item.rows))
+        assert sorted(want[f"{split} source_index"]) == list(range(item.rows))
         assert want[f"{split} samples"] == listed
-        assert want[f"{split} labels"] == [listed[i].label for i in want[f"{split} order"]]
+        assert want[f"{split} labels"] == [listed[i].label for i in want[f"{split} source_index"]]
         assert want[f"{split} status"] == content.status(split).tolist()
         for row in range(item.rows):
             assert want[f"{split} {row}"] == row_bytes(content, split, row)

@@ -380,3 +380,13 @@ def test_a_store_that_cannot_be_prepared_is_named_and_let_go_of(
         StoreWriter(path)
     with lock.alone(path):
         pass
+
+
+def test_temporaries_of_dead_processes_go_and_those_of_others_stay(tmp_path: Path) -> None:
+    begin_store(tmp_path / "s.zarr", small_plan())
+    scratch = tmp_path / "s.zarr" / layout.TMP_FOLDER
+    dead, foreign, alive = f"1-1-{files.process_space()}-0", "1-1-elsewhere000-0", files.owner_tag()
+    for name in (dead, foreign, alive):
+        (scratch / name).write_bytes(b"")
+    with StoreWriter(tmp_path / "s.zarr"):
+        assert {entry.name for entry in scratch.iterdir()} == {foreign, alive}
