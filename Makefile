@@ -25,7 +25,7 @@ demo: setup  ## Run the main job on real images (DATA=digits, textile, or a fold
 	$(BIN)/python -m demo --data '$(DATA)'
 
 test: setup  ## Run the tests (under 10 minutes on two cores)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 test-slow: setup  ## Run the tests that take minutes or gigabytes
 	$(BIN)/python -m pytest -q -m slow
@@ -38,7 +38,7 @@ test-gpu: setup  ## Run the tests that need a CUDA device
 
 test-zarr:  ## Run the store's tests on the newest zarr (PYTHON=python3.12 or newer)
 	.venv-zarr/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv-zarr
-	.venv-zarr/bin/python -m pip install --quiet --disable-pip-version-check --upgrade zarr numpy jaxtyping beartype pydantic pyyaml pytest pytest-timeout hypothesis google-crc32c
+	.venv-zarr/bin/python -m pip install --quiet --disable-pip-version-check --upgrade zarr numpy jaxtyping beartype pydantic pyyaml pytest pytest-timeout hypothesis google-crc32c h5py
 	.venv-zarr/bin/python -m pytest -q tests/store tests/faults/test_f9_golden.py
 
 check: lint types imports test  ## Everything that must hold before a change lands
@@ -65,6 +65,7 @@ bench: setup  ## Run the benchmarks and write benchmarks/results/
 	$(BIN)/python -m benchmarks opening
 	$(BIN)/python -m benchmarks mixing
 	$(BIN)/python -m benchmarks verifying
+	$(BIN)/python -m benchmarks int8
 	$(BIN)/python -m benchmarks tasks
 
 clean:  ## Remove caches and what the demo made; keep the environment

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from losa import console
+from losa import cli, console
 from losa.config import AdaptConfig
 from losa.store import layout
 from tests.command import Losa

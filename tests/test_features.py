@@ -21,7 +21,12 @@ from losa.features import (
 )
 from tests.house_rules import ROOT
 
-NUMPY = {"float16": np.float16, "bfloat16": np.uint16, "float32": np.float32}
+NUMPY = {
+    "float16": np.float16,
+    "int8": np.int8,
+    "bfloat16": np.uint16,
+    "float32": np.float32,
+}
 
 
 def test_every_axis_is_one_letter() -> None:
@@ -41,7 +46,10 @@ def test_bytes_are_those_of_a_numpy_array_of_the_same_shape(dtype: StoreDtype) -
     record = np.zeros(spec.shape[1:], NUMPY[dtype])
     sample = np.zeros(spec.shape, NUMPY[dtype])
     assert spec.shape == (3, 13, 24)
-    assert (spec.record_bytes, spec.sample_bytes) == (record.nbytes, sample.nbytes)
+    scales = np.zeros((3, 13) if dtype == "int8" else 0, np.float16)
+    assert spec.record_bytes == record.nbytes
+    assert spec.sample_bytes == sample.nbytes + scales.nbytes
+    assert 3 * spec.scale_bytes == scales.nbytes
 
 
 @pytest.mark.parametrize("taps", [(), (3, 1), (1, 1), (-1, 2)])
@@ -52,12 +60,12 @@ def test_spec_rejects_taps_that_are_not_strictly_ascending(taps: tuple[int, ...]
 
 def test_spec_rejects_an_unknown_dtype() -> None:
     # In a process of its own: in this one the runtime checks of tests would speak first.
-    code = "from losa.features import *; FeatureSpec('toy', (0,), TokenGrid(2, 2), 8, 'int8')"
+    code = "from losa.features import *; FeatureSpec('toy', (0,), TokenGrid(2, 2), 8, 'int4')"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
     )
     last = done.stderr.splitlines()[-1]
-    assert "UsageError: --store-dtype: 'int8' is unknown; use one of ('float16'" in last
+    assert "UsageError: --store-dtype: 'int4' is unknown; use one of ('float16'" in last
 
 
 def test_a_spec_comes_back_from_its_json() -> None:

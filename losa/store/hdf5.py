@@ -150,19 +150,33 @@ def _set_text(target: Any, name: str, text: str) -> None:
 def _allocate(file: Any, path: str, item: Array, plan: Plan) -> int:
     from h5py import h5d, h5p, h5s, h5t
 
-    creation, link = h5p.create(h5p.DATASET_CREATE), h5p.create(h5p.LINK_CREATE)
+    creation = h5p.create(h5p.DATASET_CREATE)
+    creation.set_obj_track_times(False)  # equal stores are equal files
     creation.set_layout(h5d.CONTIGUOUS)
     creation.set_alloc_time(h5d.ALLOC_TIME_EARLY)
     creation.set_fill_time(h5d.FILL_TIME_NEVER)
-    link.set_create_intermediate_group(True)
     is_text = item.dtype.kind == "S"
     kind = _text_type(item.dtype.itemsize) if is_text else h5t.py_create(item.dtype)
     space = h5s.create_simple(item.shape)
-    created = h5d.create(file, path.encode(), kind, space, dcpl=creation, lcpl=link)
+    _make_groups(file, path)
+    created = h5d.create(file, path.encode(), kind, space, dcpl=creation)
     if path.split("/")[1] == "tokens":
         _set_text(created, "dtype", plan.spec.dtype)
     offset: int = created.get_offset()
     return offset
+
+
+def _make_groups(file: Any, path: str) -> None:
+    """Make the groups that a data set lies in, without the time at which it is done."""
+    from h5py import h5g, h5p
+
+    creation = h5p.create(h5p.GROUP_CREATE)
+    creation.set_obj_track_times(False)
+    above = path.strip("/").split("/")[:-1]
+    for depth in range(1, len(above) + 1):
+        name = "/".join(above[:depth]).encode()
+        if not file.links.exists(name):
+            h5g.create(file, name, gcpl=creation)
 
 
 def _text_type(width: int) -> Any:

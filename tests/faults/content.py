@@ -81,18 +81,34 @@ def rich_content(dtype: StoreDtype = "float16") -> Content:
     return content_of(plan, {"train": (4,), "val": (0,)})
 
 
+def part_of(content: Content, splits: tuple[str, ...], taps: tuple[int, ...]) -> Content:
+    """The same values at some taps of some splits."""
+    plan = content.plan
+    places = [plan.spec.taps.index(tap) for tap in taps]
+    some = replace(plan.with_taps(taps), splits={name: plan.splits[name] for name in splits})
+    return Content(
+        some,
+        {name: content.planes[name][places] for name in splits},
+        {name: content.scales[name][places] for name in splits if content.scales},
+        {name: content.samples[name] for name in splits},
+        {name: array[places] for name, array in content.statistics.items()},
+        {name: content.skipped.get(name, ()) for name in splits},
+    )
+
+
 def begin(path: Path, content: Content) -> None:
     """Create the empty store."""
     create_store(path, content.plan, content.samples, content.statistics, durable=False)
 
 
 def append_rows(shard: ShardWriter, content: Content, split: str, rows: slice) -> None:
-    """Append rows to a shard in the making, and say which of them are skipped."""
+    """Append rows to a shard in the making, at the taps it lacks, and say which are skipped."""
+    places = [content.plan.spec.taps.index(tap) for tap in shard.taps]
     scales = content.scales.get(split)
     shard.write(
-        list(content.planes[split][:, rows]),
+        list(content.planes[split][places, rows]),
         content.status(split)[rows],
-        None if scales is None else list(scales[:, rows]),
+        None if scales is None else list(scales[places, rows]),
     )
     for skip in content.skipped.get(split, ()):
         if rows.start <= skip["row"] < rows.stop:

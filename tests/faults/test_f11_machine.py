@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -27,10 +27,16 @@ from hypothesis.stateful import (
 
 from losa.errors import LockedError, LosaError
 from losa.features import StoreDtype
-from losa.store import Plan, StoreWriter, files, layout, system
+from losa.store import Plan, StoreWriter, files, layout, open_store
 from losa.store.cleaning import clean_store
 from losa.store.damage import shard_objects
 from losa.store.derived import first_root_bytes
+from losa.store.extending import (
+    begin_extension,
+    begun_extension,
+    extension_of,
+    finish_extension,
+)
 from losa.store.plan import check_same_identity
 from losa.store.repair import repair_store
 from losa.store.skeleton import spared_objects
@@ -43,6 +49,7 @@ from tests.faults.content import (
     content_of,
     kept,
     look,
+    part_of,
     refusals,
     untrue,
     write_missing,
@@ -50,8 +57,8 @@ from tests.faults.content import (
     written,
 )
 from tests.faults.figures import publish
-from tests.faults.processes import HookedSystem
-from tests.faults.tiny import process, through
+from tests.faults.mortal import mortal
+from tests.faults.tiny import process
 from tests.store.build import small_plan, tree
 
 QUICK_RUNS, RUNS = 12, 300
@@ -59,56 +66,16 @@ QUICK_STEPS, STEPS = 12, 25
 PASSING: Final = (layout.TMP_FOLDER, ".losa/claims/", layout.UNSYNCED_OBJECT)
 
 
-class KilledError(BaseException):
-    """The process is gone: nothing of it runs any more, no clean-up either."""
-
-
 class StopError(Exception):
     """Stands for whatever ends a run without killing it."""
 
 
-class MortalSystem(HookedSystem):
-    """A system whose process dies at its n-th act; what it had open is closed behind it."""
-
-    def __init__(self, acts: int) -> None:
-        super().__init__(self._count)
-        self._left = acts
-        self._opened: set[int] = set()
-
-    def _count(self, name: str, _: Any) -> None:
-        self._left -= 1
-        if self._left < 0 and name != "close":
-            raise KilledError(name)
-
-    def create(self, path: Path) -> int:
-        handle = super().create(path)
-        self._opened.add(handle)
-        return handle
-
-    def close(self, handle: int) -> None:
-        self._opened.discard(handle)
-        super().close(handle)
-
-    def _bury(self) -> None:
-        for handle in list(self._opened):
-            system.System.close(self, handle)
-
-
-@contextmanager
-def mortal(acts: int) -> Iterator[None]:
-    """A process that may die at its n-th act."""
-    calls = MortalSystem(acts)
-    try:
-        with through(calls), suppress(KilledError):
-            yield
-    finally:
-        calls._bury()
-
-
 @cache
-def oracle(dtype: StoreDtype) -> tuple[Content, dict[str, bytes], Seen]:
+def oracle(dtype: StoreDtype, *, is_large: bool) -> tuple[Content, dict[str, bytes], Seen]:
     """What is written, the tree that it makes, and what is read of it."""
     content = content_of(small_plan({"train": 5, "val": 2}, dtype, shard_rows=3))
+    if not is_large:
+        content = part_of(content, ("train",), (3,))
     with tempfile.TemporaryDirectory() as folder:
         path = written(Path(folder) / "s.zarr", content)
         return content, tree(path), look(path)
@@ -134,15 +101,28 @@ class StoreMachine(RuleBasedStateMachine):
         finally:
             shutil.rmtree(self.folder)
 
-    @initialize(dtype=st.sampled_from(("float16", "int8")), acts=st.integers(0, 400))
-    def create(self, dtype: StoreDtype, acts: int) -> None:
-        self.content, self.want, self.seen = oracle(dtype)
-        self.plan: Plan = self.content.plan
+    @initialize(
+        dtype=st.sampled_from(("float16", "int8")),
+        is_large=st.booleans(),
+        acts=st.integers(0, 400),
+        deaths=st.lists(st.integers(0, 100), max_size=3),
+    )
+    def create(self, dtype: StoreDtype, is_large: bool, acts: int, deaths: list[int]) -> None:
+        self.dtype = dtype
+        self.expect(is_large=is_large)
         with self.alive(), mortal(acts):
             begin(self.path, self.content)
         if not self.path.exists():
             with self.alive():
                 begin(self.path, self.content)
+        for death in deaths:
+            self.resume_and_die(death)
+
+    def expect(self, *, is_large: bool) -> None:
+        """Hold the store against the oracle of a plan from now on."""
+        self.content, self.want, self.seen = oracle(self.dtype, is_large=is_large)
+        self.plan: Plan = self.content.plan
+        self.is_large = is_large
 
     @rule(shards=st.integers(0, 2))
     def write(self, shards: int) -> None:
@@ -153,6 +133,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.extract(None)
 
     @rule(acts=st.integers(0, 250))
+    def die_while_resuming(self, acts: int) -> None:
+        self.resume_and_die(acts)
+
     def resume_and_die(self, acts: int) -> None:
         with mortal(acts):
             self.extract(None)
@@ -187,6 +170,31 @@ class StoreMachine(RuleBasedStateMachine):
             if task is not None:
                 write_shard(first, task, self.content)
         self.note_commits()
+
+    @precondition(lambda self: not self.is_large)
+    @rule(acts=st.integers(0, 600))
+    def extend_and_die_and_extend(self, acts: int) -> None:
+        """By a split and a tap; until it is done, the sealed store is there as it was."""
+        self.mend()
+        with self.alive(), mortal(acts):
+            self.extend()
+        if self.path.exists():
+            assert look(self.path) in (self.seen, oracle(self.dtype, is_large=True)[2])
+        with self.alive():
+            self.extend()
+        self.expect(is_large=True)
+        self.note_commits()
+        assert tree(self.path) == self.want
+
+    def extend(self) -> None:
+        large, _, _ = oracle(self.dtype, is_large=True)
+        finish_extension(self.path)
+        if open_store(self.path).plan.digest == large.plan.digest:
+            return
+        if begun_extension(self.path, large.plan) is None:
+            begin_extension(self.path, large.plan, large.samples, large.statistics, durable=False)
+        write_missing(extension_of(self.path), large)
+        finish_extension(self.path)
 
     @precondition(lambda self: len(self.damaged) < 3)
     @rule(data=st.data())
@@ -265,7 +273,8 @@ class StoreMachine(RuleBasedStateMachine):
             return
         found = kept(self.path)
         for where in self.committed:
-            for name in self.objects(where) - self.damaged:
+            # Of a shard that is damaged, repair sets sound files aside too: it is written anew.
+            for name in self.objects(where) if not self.objects(where) & self.damaged else ():
                 assert found.get(name) == self.want[name], name
 
     @contextmanager
@@ -371,6 +380,7 @@ def test_whatever_happens_to_a_store_it_is_never_wrong_and_can_be_made_whole(
         database=None,
         derandomize=runs == QUICK_RUNS,
         suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate, Phase.shrink],
     )
     run_state_machine_as_test(StoreMachine, settings=profile)
     if runs == RUNS:

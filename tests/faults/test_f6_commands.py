@@ -68,7 +68,7 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "calib/tap02/channel/c.0": Path.unlink,
     layout.ROOT_OBJECT: halve,
 }
-QUICK = 2
+QUICK = 1
 
 
 @pytest.mark.parametrize(

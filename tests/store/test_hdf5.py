@@ -83,6 +83,17 @@ def test_a_file_holds_what_the_page_lists_in_contiguous_data_sets(
     assert found == want
 
 
+def test_no_object_of_a_file_keeps_a_time(tmp_path: Path) -> None:
+    export_store(small_store(tmp_path / "s.zarr"), tmp_path / "a.h5")
+    kept = []
+    with h5py.File(tmp_path / "a.h5") as file:
+        file.visititems(
+            lambda name, item: kept.append((name, item.id.get_create_plist().get_obj_track_times()))
+        )
+    assert len(kept) > 10
+    assert not any(is_kept for _, is_kept in kept)
+
+
 def test_the_same_store_gives_the_same_bytes(tmp_path: Path) -> None:
     store = small_store(tmp_path / "s.zarr")
     for name in "ab":
