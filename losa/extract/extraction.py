@@ -29,6 +29,7 @@ from losa.extract.staging import EncodedBatch, Stage
 from losa.features import Sample
 from losa.store import Plan, StoreWriter, files, layout
 from losa.store.claims import ShardTask
+from losa.store.plan import Numerics
 from losa.store.sealed import OK_STATUS
 from losa.store.shardwriter import ShardWriter
 from losa.store.space import check_space
@@ -107,6 +108,10 @@ class Extraction:
                 readable[[failure.position for failure in decoded.failures]] = False
                 readable[len(batch.samples) :] = False
                 planes = backbone(torch.from_numpy(decoded.pixels).to(self.inputs.compute.device))
+                count = len(batch.samples)
+                absmax = torch.stack([plane[:count].float().abs().amax((1, 2)) for plane in planes])
+                status = np.where(readable[:count].numpy(), OK_STATUS, 0)
+                self._check_finite(plan.spec.taps, absmax.cpu().numpy(), status, batch.samples)
                 calibrator.add(planes, readable)
                 done += len(batch.samples)
                 self._tell(done, rows, "calibrate")
@@ -114,8 +119,9 @@ class Extraction:
 
     def write(self) -> int:
         """Write every missing shard; returns the rows that were computed."""
-        with StoreWriter(self.place, durable=self.durable) as writer:
+        with StoreWriter(self.place, durable=self.durable, numerics=self._numerics()) as writer:
             if writer.is_sealed:
+                writer.check_whole()
                 return 0
             writer.withdraw_damaged()
             tasks = writer.tasks()
@@ -137,6 +143,12 @@ class Extraction:
         """
         with StoreWriter(self.place) as writer:
             return writer.seal()
+
+    def _numerics(self) -> Numerics:
+        """How this process computes; the batch is the store's."""
+        compute = self.inputs.compute
+        autocast = None if compute.amp is None else compute.amp_dtype
+        return Numerics(compute.device.type, autocast, self.plan.numerics.batch_size)
 
     def _whole_rows(self, writer: StoreWriter, tasks: Sequence[ShardTask]) -> int:
         """Rows with all taps that take as many bytes as what is missing."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any, Final
 
+from losa.errors import LockedError
 from losa.store import files, layout, system
 
 BEAT_SECONDS: Final = 20.0
@@ -48,6 +49,7 @@ class Claims:
     def __init__(self, root: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._root = root
         self._scratch = root / layout.TMP_FOLDER
+        self._folder = self._here()
         self._clock = clock
         self._mine: dict[ShardTask, str] = {}
         self._lock = Lock()
@@ -59,8 +61,12 @@ class Claims:
         """Claim a shard for this process, from a dead owner if need be; say whether it worked.
 
         Raises:
+            LockedError: another store lies here by now.
             ResourceError: the store cannot be written.
         """
+        if self._here() != self._folder:
+            what = "is not the store any more that this process began to write"
+            raise LockedError(self._root, what, "run the same command again")
         path = self._path(task)
         with files.named(path):
             return self._create(task, path) or self._take_over(task, path)
@@ -95,6 +101,8 @@ class Claims:
         """Whether the shard is still this process's: a paused one may have been taken for dead."""
         with self._lock:
             tag = self._mine.get(task)
+        if self._here() != self._folder:
+            return False  # the store was put aside, and another may lie here
         return tag is not None and _read_claim(self._path(task)).get("tag") == tag
 
     def holder(self, task: ShardTask) -> str | None:
@@ -117,10 +125,14 @@ class Claims:
             held = list(self._mine.items())
         for task, tag in held:
             # In the open file: were the claim another's by now, its new file stays as it is.
-            with suppress(OSError), self._path(task).open("r+b", buffering=0) as file:
+            # Whatever has become of one claim, the others still need their beat.
+            with (
+                suppress(OSError, ValueError),
+                self._path(task).open("r+b", buffering=0) as file,
+            ):
                 owner = _parse_claim(file.read())
                 if owner.get("tag") == tag:
-                    count = int(owner["beat"]) + 1
+                    count = int(str(owner.get("beat"))) + 1
                     file.seek(0)
                     file.write(_claim_bytes({**owner, "beat": f"{count:0{_BEAT_DIGITS}d}"}))
 
@@ -184,6 +196,14 @@ class Claims:
         owner = _read_claim(path)
         is_here = owner.get("space") == files.process_space()
         return is_here or self._seen.get(path, (b"", 0.0, False))[2]
+
+    def _here(self) -> tuple[int, int] | None:
+        """What the store's folder is, whatever its name."""
+        try:
+            found = (self._root / ".losa").stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def _path(self, task: ShardTask) -> Path:
         return self._root / layout.claim_object(task.split, task.shard)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -73,9 +73,12 @@ def compare_stores(
         StoreError: one of them cannot be opened, or is damaged; the file is named.
     """
     left, right = open_store(a), open_store(b)
-    plan = tuple(differing_fields(left.plan.to_json(), right.plan.to_json()))
     splits = [name for name in left.splits if _is_common(left, right, name)]
     taps = [tap for tap in left.spec.taps if tap in right.spec.taps]
+    plan = (
+        *differing_fields(left.plan.to_json(), right.plan.to_json()),
+        *_differing_statistics(left, right, taps),
+    )
     pairs = [_Pair(left, right, name) for name in splits]
     told = _Told(progress, left.spec, sum(len(pair.rows) for pair in pairs) * len(taps))
     found = tuple(_compare_tap(pair, tap, told) for pair in pairs for tap in taps)
@@ -93,6 +96,15 @@ def compare_stores(
             *(f"{name}: other rows were skipped" for name in unequal),
         ),
     )
+
+
+def _differing_statistics(left: Store, right: Store, taps: Sequence[int]) -> Iterator[str]:
+    """Statistics of calibration that differ: training standardises by them."""
+    for tap in taps:
+        ours, theirs = (asdict(store.calibration((tap,))) for store in (left, right))
+        for name in ("mean", "std", "absmax", "channel"):
+            if not np.array_equal(ours[name], theirs[name]):
+                yield f"calib/{layout.tap_name(tap)}/{name}: differs"
 
 
 def _is_common(left: Store, right: Store, name: str) -> bool:

@@ -88,7 +88,7 @@ def size_damage(root: Path, commit: Path) -> str | None:
                 return f"{name} is {have} bytes, not {facts['bytes']}"
     except (FileNotFoundError, NotADirectoryError):
         return f"{name} is missing"
-    except (StoreError, KeyError, TypeError, AttributeError):
+    except (StoreError, KeyError, TypeError, AttributeError, ValueError):
         return f"{commit.relative_to(root)} is not sound"
     return None
 

@@ -306,7 +306,7 @@ def boot_id() -> str:
 def start_time(pid: int) -> int:
     """Start time of a process in clock ticks since boot; 0 when there is no such process."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")  # a name may be any bytes
     except OSError:
         return 0
     fields = text[text.rindex(")") + 2 :].split()

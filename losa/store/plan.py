@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from losa.errors import MismatchError, StoreError
 from losa.features import FeatureSpec
@@ -146,11 +146,11 @@ class Plan:
                 preprocessing=identity["preprocessing"],
                 dataset=dataset["name"],
                 classes=tuple(dataset["classes"]),
-                splits={name: SplitPlan(**split) for name, split in dataset["splits"].items()},
+                splits={name: _known(SplitPlan, item) for name, item in dataset["splits"].items()},
                 shard_rows=identity["shard_rows"],
                 order_seed=identity["order_seed"],
                 calibration_rows=identity["calibration_rows"],
-                numerics=Numerics(**value["numerics"]),
+                numerics=_known(Numerics, value["numerics"]),
                 exponents=tuple(value["exponents"]),
                 writer=value["writer"],
                 calibration_split=value["calibration_split"],
@@ -160,6 +160,14 @@ class Plan:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(path, f"is not a losa plan ({error!r})", "extract again") from None
         return plan
+
+
+_Kind = TypeVar("_Kind", SplitPlan, Numerics)
+
+
+def _known(kind: type[_Kind], value: Mapping[str, Any]) -> _Kind:
+    """The fields that this version knows: a later minor version may have added others."""
+    return kind(**{item.name: value[item.name] for item in fields(kind)})
 
 
 def differing_fields(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:

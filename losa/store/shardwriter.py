@@ -21,7 +21,7 @@ from jaxtyping import Float16, Shaped, UInt8
 from losa.errors import ResourceError
 from losa.store import files, layout, system
 from losa.store.claims import Claims, ShardTask
-from losa.store.plan import Plan
+from losa.store.plan import Numerics, Plan
 from losa.store.sealed import OK_STATUS
 
 WRITE_BEHIND_BYTES: Final = 2**20
@@ -36,7 +36,7 @@ class Place:
     """Where a shard is written, by whose claim, and with which threads.
 
     ``given`` holds what an earlier commit record says of taps that are there already; only the
-    other taps are written.
+    other taps are written. ``numerics`` is how the shard is computed, where not as the plan says.
     """
 
     root: Path
@@ -45,6 +45,7 @@ class Place:
     threads: ThreadPoolExecutor
     durable: bool
     given: Mapping[str, Any]
+    numerics: Numerics | None = None
 
     def missing_taps(self, task: ShardTask) -> tuple[int, ...]:
         """Taps of a shard that are not there already."""
@@ -180,6 +181,8 @@ class ShardWriter:
             "skipped": self._skipped,
             "objects": objects,
         }
+        if place.numerics is not None:
+            record["numerics"] = place.numerics.to_json()
         self._publish_record(files.canonical_json(record))
 
     def _publish_record(self, data: bytes) -> None:

@@ -15,21 +15,24 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 
-from losa.errors import LockedError
+from losa.errors import LockedError, StoreError
 from losa.features import Sample
 from losa.store import files, layout, lock, system
 from losa.store.claims import Claims, ShardTask
-from losa.store.damage import content_damage, size_damage
-from losa.store.derived import check_commits, check_first_files
-from losa.store.plan import Plan
+from losa.store.damage import content_damage, record_objects, size_damage
+from losa.store.derived import check_commits, check_first_files, is_sound_commit
+from losa.store.plan import Numerics, Plan
 from losa.store.seal import seal_store
 from losa.store.shardwriter import Place, ShardWriter
 from losa.store.skeleton import write_skeleton
 
 log = logging.getLogger(__name__)
+SEVERAL_BOOTS: Final = "several"
+"""What the note of unsynced files says when more than one boot of a machine has left some."""
 
 
 def create_store(
@@ -102,20 +105,38 @@ class StoreWriter:
 
     A shard is claimed, written aside, published and committed, or it is as if never begun.
 
+    Args:
+        path: the store.
+        durable: sync every shard.
+        clock: the time that is waited by.
+        numerics: how this process computes, where that is not how the store was begun: it is
+            written into the commit records of its shards.
+
     Raises:
         StoreError: ``path`` holds no store of this format.
+        LockedError: somebody mends or cleans the store.
     """
 
-    def __init__(self, path: Path, *, durable: bool = True, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        durable: bool = True,
+        clock: Clock | None = None,
+        numerics: Numerics | None = None,
+    ) -> None:
         self.path = path
         self.durable = durable
         self._clock = clock or Clock()
         plan_path = path / layout.PLAN_OBJECT
-        self.plan = Plan.from_json(files.read_json(plan_path), plan_path)
-        self._claims = Claims(path, clock=self._clock.now)
-        self._threads = ThreadPoolExecutor(min(4, len(self.plan.spec.taps)), "losa-write")
+        files.read_file(plan_path)  # what is no store is said before it is locked
         with ExitStack() as opened:
             opened.enter_context(lock.shared(path))
+            # Only now: until it was locked, another store might have been put here.
+            self.plan = Plan.from_json(files.read_json(plan_path), plan_path)
+            self._numerics = numerics or self.plan.numerics
+            self._claims = Claims(path, clock=self._clock.now)
+            self._threads = ThreadPoolExecutor(min(4, len(self.plan.spec.taps)), "losa-write")
             opened.callback(self._claims.close)
             opened.callback(self._threads.shutdown)
             with files.named(path):
@@ -142,17 +163,39 @@ class StoreWriter:
         """
         boot = unsynced_boot(self.path)
         deep = boot is not None and boot != files.boot_id()
-        for split, item in self.plan.splits.items():
-            for shard in range(layout.shard_count(item.rows, self.plan.shard_rows)):
-                commit = self.path / layout.commit_object(split, shard)
-                if not commit.exists():
-                    continue
-                what = size_damage(self.path, commit)
-                if what is None and deep:
-                    what = content_damage(self.path, self.plan, split, shard)
+        with files.named(self.path):
+            for split, shard, commit in self._commits():
+                what = self._damage(split, shard, commit, deep=deep) if commit.exists() else None
                 if what is not None:
                     log.warning("%s; shard %d of %s is computed again", what, shard, split)
                     system.current.unlink(commit)
+
+    def check_whole(self) -> None:
+        """Look for every file that the commit records of a sealed store name.
+
+        Raises:
+            StoreError: one is missing or of another size; it is named.
+        """
+        with files.named(self.path):
+            for _, _, commit in self._commits():
+                what = size_damage(self.path, commit)
+                if what is not None:
+                    raise StoreError(self.path, what, "see what losa repair would do")
+
+    def _commits(self) -> Iterator[tuple[str, int, Path]]:
+        for split, item in self.plan.splits.items():
+            for shard in range(layout.shard_count(item.rows, self.plan.shard_rows)):
+                yield split, shard, self.path / layout.commit_object(split, shard)
+
+    def _damage(self, split: str, shard: int, commit: Path, *, deep: bool) -> str | None:
+        try:
+            record = files.read_json(commit)
+        except StoreError:
+            record = {}
+        if not is_sound_commit(self.plan, split, shard, record):
+            return f"{commit.relative_to(self.path)} is not sound"
+        what = size_damage(self.path, commit)
+        return content_damage(self.path, self.plan, split, shard) if not what and deep else what
 
     def tasks(self) -> list[ShardTask]:
         """Every shard without a commit record, in order of split and row."""
@@ -217,19 +260,47 @@ class StoreWriter:
         return seal_store(self.path, self.plan, durable=self.durable)
 
     def _place(self, task: ShardTask) -> Place:
+        return Place(
+            self.path,
+            self.plan,
+            self._claims,
+            self._threads,
+            self.durable,
+            given=self._given(task),
+            numerics=None if self._numerics == self.plan.numerics else self._numerics,
+        )
+
+    def _given(self, task: ShardTask) -> dict[str, Any]:
+        """What an earlier commit record says of the taps whose files are all there."""
         inherited = self.path / layout.inherited_object(task.split, task.shard)
-        given = dict(files.read_json(inherited)["objects"]) if inherited.exists() else {}
-        return Place(self.path, self.plan, self._claims, self._threads, self.durable, given)
+        if not inherited.exists():
+            return {}
+        objects = files.read_json(inherited).get("objects")
+        given: dict[str, Any] = {}
+        for tap in self.plan.spec.taps:
+            names = record_objects(self.plan, task.split, tap, task.shard)
+            names.append(layout.check_object(task.split, tap, task.shard))
+            if isinstance(objects, dict) and all(self._is_there(n, objects.get(n)) for n in names):
+                given |= {name: objects[name] for name in names}
+        return given
+
+    def _is_there(self, name: str, facts: Any) -> bool:
+        try:
+            return bool((self.path / name).stat().st_size == facts["bytes"])
+        except (OSError, KeyError, TypeError):
+            return False
 
     def _take(self, task: ShardTask) -> bool:
         """Claim a shard; a claim that comes too late, after the commit, is given back."""
-        if self.is_sealed or not self._claims.take(task):
+        if self.is_sealed:
+            return False
+        if not self.durable:
+            note_unsynced(self.path)
+        if not self._claims.take(task):
             return False
         if (self.path / layout.commit_object(task.split, task.shard)).exists():
             self._claims.release(task)
             return False
-        if not self.durable:
-            note_unsynced(self.path)
         return True
 
     def _prepare(self) -> None:
@@ -261,8 +332,14 @@ def unsynced_boot(path: Path) -> str | None:
 
 
 def note_unsynced(path: Path) -> None:
-    """Leave a note, itself synced, that files of this store may not survive a power cut."""
-    if unsynced_boot(path) is None:
-        note = path / layout.UNSYNCED_OBJECT
-        scratch = path / layout.TMP_FOLDER
-        files.create_once(note, files.boot_id().encode(), scratch=scratch, durable=True)
+    """Leave a note, itself synced, that files of this store may not survive a power cut.
+
+    Where machines or boots have come together, it says so, and everybody looks at contents.
+    """
+    note, scratch = path / layout.UNSYNCED_OBJECT, path / layout.TMP_FOLDER
+    boot = files.boot_id()
+    found = unsynced_boot(path)
+    if found is None and files.create_once(note, boot.encode(), scratch=scratch, durable=True):
+        return
+    if unsynced_boot(path) not in (boot, SEVERAL_BOOTS):
+        files.write_atomic(note, SEVERAL_BOOTS.encode(), scratch=scratch)

@@ -29,6 +29,7 @@ from losa.extract.backbones import BackboneRequest, build_backbone
 from losa.extract.images import load_pixels
 from losa.extract.planning import wanted_plan
 from losa.extract.run import check_skips, extract
+from losa.extract.vit import ViTBackbone
 from losa.features import StoreDtype
 from losa.store import Store, layout, open_store
 from losa.store.verify import verify_store
@@ -350,3 +351,19 @@ def test_kill_9_at_20_random_moments_then_resumed_gives_the_same_bytes(
     assert any(0 < count < 8 for count in found), (
         "no kill fell between the first commit and the last"
     )
+
+
+def test_a_feature_that_is_not_finite_names_its_sample_and_tap_also_in_calibration(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = ViTBackbone.__call__
+
+    def broken(self: ViTBackbone, pixels: torch.Tensor) -> list[torch.Tensor]:
+        planes = encode(self, pixels)
+        planes[1][2, 0, 0] = torch.nan
+        return planes
+
+    monkeypatch.setattr(ViTBackbone, "__call__", broken)
+    with pytest.raises(InputError, match=r"\.png: its features at tap 11 do not fit float16"):
+        extract(tiny_config(pictures, tmp_path / "s.zarr"))
+    assert not (tmp_path / "s.zarr").exists()

@@ -343,11 +343,14 @@ class StoreMachine(RuleBasedStateMachine):
         """What is as it was written is damaged no more; what was withdrawn had to be damaged."""
         found = kept(self.path)
         allowed = {self.want[layout.ROOT_OBJECT], first_root_bytes(self.plan)}
-        for where in set(self.committed):
-            if layout.commit_object(*where) not in found:
-                assert self.objects(where) & self.damaged, where
+        for where in self.shards():
+            commit = layout.commit_object(*where)
+            if commit not in found:
+                assert where not in self.committed or self.objects(where) & self.damaged, where
                 self.committed.discard(where)
                 self.damaged -= self.objects(where)
+                if self.is_sealed():  # a repair was killed just before it took the seal away
+                    self.damaged.add(commit)
         self.damaged = {
             name
             for name in self.damaged

@@ -33,7 +33,7 @@ QUICK_STEP = 5
     [
         pytest.param(QUICK_STEP, 1, "float16", id="quick"),
         pytest.param(1, len(ERRORS), "float16", marks=pytest.mark.faults, id="whole"),
-        pytest.param(1, 1, "int8", marks=pytest.mark.faults, id="whole int8"),
+        pytest.param(1, len(ERRORS), "int8", marks=pytest.mark.faults, id="whole int8"),
     ],
 )
 @pytest.mark.timeout(1800)

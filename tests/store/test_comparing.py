@@ -10,11 +10,13 @@ import pytest
 
 from losa.errors import StoreError
 from losa.features import StoreDtype, TokenGrid
-from losa.store import Plan, StoreWriter, comparing, open_store
+from losa.store import Plan, StoreWriter, comparing, create_store, open_store
 from losa.store.comparing import compare_stores
 from tests.store.build import (
     begin_store,
     features,
+    fill_store,
+    samples,
     small_plan,
     small_store,
     statistics,
@@ -192,3 +194,16 @@ def test_damage_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     file.write_bytes(data)
     with pytest.raises(StoreError, match=r"b\.zarr/train/tokens/tap03/c\.1\.0\.0"):
         compare_stores(left, right)
+
+
+def test_other_statistics_are_a_difference(tmp_path: Path) -> None:
+    plan = small_plan()
+    left = small_store(tmp_path / "a.zarr", plan)
+    right = tmp_path / "b.zarr"
+    other = statistics(plan) | {"std": 5 * statistics(plan)["std"]}
+    create_store(right, plan, samples(plan), other, durable=False)
+    fill_store(right, plan)
+    found = compare_stores(left, right)
+    assert not found.identical
+    assert found.within
+    assert found.plan == ("calib/tap01/std: differs", "calib/tap03/std: differs")
