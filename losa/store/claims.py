@@ -64,9 +64,7 @@ class Claims:
             LockedError: another store lies here by now.
             ResourceError: the store cannot be written.
         """
-        if self._here() != self._folder:
-            what = "is not the store any more that this process began to write"
-            raise LockedError(self._root, what, "run the same command again")
+        self.check_store()
         path = self._path(task)
         with files.named(path):
             return self._create(task, path) or self._take_over(task, path)
@@ -96,6 +94,16 @@ class Claims:
                 system.current.unlink(self._path(task))
         with self._lock:
             self._mine.pop(task, None)
+
+    def check_store(self) -> None:
+        """Make sure that the store is still the one that this process began to write.
+
+        Raises:
+            LockedError: it was put aside, and another may lie here by now.
+        """
+        if self._here() != self._folder:
+            what = "is not the store any more that this process began to write"
+            raise LockedError(self._root, what, "run the same command again")
 
     def holds(self, task: ShardTask) -> bool:
         """Whether the shard is still this process's: a paused one may have been taken for dead."""

@@ -105,8 +105,8 @@ class FileShard:
             )
         except OSError as error:
             raise files.resource_error(self.path, error) from error
-        records = np.frombuffer(content, np.uint8, size, start)
-        return MappedShard(records.reshape(held, self._record_bytes))
+        records = np.frombuffer(content, np.uint8, size, start).reshape(held, self._record_bytes)
+        return MappedShard(self.path, content, records, self._base + size)
 
     def __del__(self) -> None:
         # Without a handle, opening it has failed.
@@ -115,13 +115,32 @@ class FileShard:
 
 
 class MappedShard:
-    """A shard in the page cache, for records that were read from the disk before."""
+    """A shard in the page cache, for records that were read from the disk before.
 
-    def __init__(self, records: UInt8[np.ndarray, "n ..."]) -> None:
+    Args:
+        path: the file, for errors.
+        content: the mapping, with a descriptor of its own.
+        records: the records within it.
+        nbytes: what the file must at least be long.
+    """
+
+    def __init__(
+        self, path: Path, content: mmap.mmap, records: UInt8[np.ndarray, "n ..."], nbytes: int
+    ) -> None:
+        self._path = path
+        self._content = content
         self._records = records
+        self._nbytes = nbytes
 
     def copy(self, places: Places, records: UInt8[np.ndarray, "b ..."]) -> None:
-        """Copy records: in one call of numpy when all that is asked for lies in this shard."""
+        """Copy records: in one call of numpy when all that is asked for lies in this shard.
+
+        Raises:
+            StoreError: the file is shorter than it was.
+        """
+        # A mapping gives zeros behind the end of its file, and beyond that page ends the process.
+        if self._content.size() < self._nbytes:
+            raise StoreError(self._path, "has been cut while it was read", "run losa verify")
         if len(places) == len(records):
             slots = [slot for _, slot in places]
             np.take(self._records, slots, axis=0, out=records, mode="clip")

@@ -294,6 +294,7 @@ class StoreWriter:
         """Claim a shard; a claim that comes too late, after the commit, is given back."""
         if self.is_sealed:
             return False
+        self._claims.check_store()
         if not self.durable:
             note_unsynced(self.path)
         if not self._claims.take(task):

@@ -55,3 +55,14 @@ def test_a_name_that_no_store_can_have_is_refused_before_any_work(
 ) -> None:
     with pytest.raises(UsageError, match="--store"):
         extract(tiny_config(pictures, tmp_path / name))
+
+
+@pytest.mark.parametrize("store", ["loop", "loop/s.zarr", "null\0.zarr"])
+def test_a_place_that_cannot_be_found_out_is_refused_in_one_line(
+    tmp_path: Path, store: str
+) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "back")
+    (tmp_path / "back").symlink_to(tmp_path / "loop")
+    with pytest.raises(UsageError, match="--store: .* cannot name a store") as caught:
+        store_place(tmp_path / store)
+    assert "\n" not in str(caught.value)

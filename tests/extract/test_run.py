@@ -31,7 +31,7 @@ from losa.extract.planning import wanted_plan
 from losa.extract.run import check_skips, extract
 from losa.extract.vit import ViTBackbone
 from losa.features import StoreDtype
-from losa.store import Store, layout, open_store
+from losa.store import Store, create_store, layout, open_store
 from losa.store.verify import verify_store
 from tests.extract.picture_folder import picture_folder, tiny_config
 from tests.store.build import tree
@@ -150,6 +150,35 @@ def test_a_committed_shard_that_a_power_cut_left_incomplete_is_computed_again(
     assert extract(tiny_config(pictures, store))["computed_rows"] == 4
     assert "shard 0 of train is computed again" in caplog.text
     assert tree(store) == tree(sealed)
+
+
+def test_who_loses_the_race_of_creation_joins_the_winner(
+    sealed: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.zarr"
+
+    def lose(*arguments: Any) -> None:
+        create_store(*arguments, durable=False)  # the winner's
+        create_store(*arguments, durable=False)
+
+    monkeypatch.setattr("losa.extract.run.create_store", lose)
+    extract(tiny_config(pictures, path))
+    assert tree(path) == tree(sealed)
+
+
+def test_who_loses_the_race_of_creation_to_another_plan_is_refused(
+    sealed: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.zarr"
+
+    def lose(*arguments: Any) -> None:
+        shutil.copytree(sealed, path)
+        create_store(*arguments, durable=False)
+
+    monkeypatch.setattr("losa.extract.run.create_store", lose)
+    with pytest.raises(MismatchError, match=r"holds another plan.*taps"):
+        extract(tiny_config(pictures, path, taps="last"))
+    assert tree(path) == tree(sealed)
 
 
 def test_a_sealed_store_is_never_written_again(

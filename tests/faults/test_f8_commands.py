@@ -14,9 +14,8 @@ import timm
 from losa.errors import MismatchError
 from losa.extract import run
 from losa.extract.planning import Inputs
-from losa.store import layout
+from losa.store import layout, open_store
 from tests.extract.picture_folder import picture_folder, tiny_config
-from tests.faults.content import rich_content, written
 from tests.faults.figures import publish
 from tests.faults.test_f8_identity import altered, disguised, leaves
 from tests.store.build import tree
@@ -100,28 +99,26 @@ def test_another_extraction_at_the_same_path_is_refused_by_field_and_changes_not
     assert [entry.name for entry in tmp_path.glob(".s.zarr*")] == []
 
 
+@pytest.mark.parametrize("is_whole", [False, pytest.param(True, marks=pytest.mark.faults)])
 def test_every_field_of_the_identity_is_refused_by_the_extraction_itself(
-    memory: Path, monkeypatch: pytest.MonkeyPatch
+    store: Path, memory: Path, monkeypatch: pytest.MonkeyPatch, is_whole: bool
 ) -> None:
-    content = rich_content()
-    path = written(memory / "s.zarr", content)
+    path = Path(shutil.copytree(store, memory / "s.zarr"))
+    plan = open_store(path).plan
     before, touched = tree(path), path.stat().st_mtime_ns
     config = tiny_config(memory, path)
     inputs = object.__new__(Inputs)
     object.__setattr__(inputs, "config", config)
     monkeypatch.setattr(run, "gather_inputs", lambda _: inputs)
-    places = list(leaves(content.plan.identity))
+    places, refused = list(leaves(plan.identity)), 0
     for place in places:
-        other = disguised(content.plan, altered(content.plan.identity, place))
+        other = disguised(plan, altered(plan.identity, place))
         monkeypatch.setattr(run, "wanted_plan", lambda _, other=other: other)
         with pytest.raises(MismatchError, match=rf"{'.'.join(place)}: ") as caught:
             run.extract(config)
         assert caught.value.exit_code == 5
+        refused += 1
     assert tree(path) == before
     assert path.stat().st_mtime_ns == touched
-
-
-@pytest.mark.faults
-def test_the_figures_of_what_was_refused(store: Path, pictures: Path) -> None:
-    fields = list(leaves(rich_content().plan.identity))
-    publish("f8", {"fields": len(fields), "flags": len(FLAGS), "refused": "all", "changed": 0})
+    if is_whole:
+        publish("f8", {"fields": len(places), "refused": refused, "changed": 0})

@@ -106,12 +106,26 @@ def test_by_the_clock_what_was_just_set_aside_stays(store: Path) -> None:
 
 def test_stores_in_the_making_of_dead_creators_go(store: Path) -> None:
     beside = store.parent
-    for name in (dead_tag(), files.owner_tag(), "old"):
+    for name in (dead_tag(), files.owner_tag(), "other"):
         (beside / f".s.zarr.{name}").mkdir()
         (beside / f".s.zarr.{name}/plan.json").write_text("abc")
     (beside / f"s.zarr.{dead_tag()}").mkdir()
     assert removed(store) == [f"../.s.zarr.{dead_tag()}"]
     assert len(list(beside.iterdir())) == 4
+
+
+def test_what_an_overwrite_replaced_goes_once_the_new_store_is_sealed(tmp_path: Path) -> None:
+    store, plan = tmp_path / "s.zarr", small_plan()
+    small_store(tmp_path / ".s.zarr.old", plan)
+    begin_store(store, plan)
+    assert removed(store) == []
+    fill_store(store, plan)
+    seal = (store / layout.SEALED_OBJECT).read_bytes()
+    (store / layout.SEALED_OBJECT).write_bytes(seal[:-9])
+    assert removed(store) == []
+    (store / layout.SEALED_OBJECT).write_bytes(seal)
+    assert removed(store) == ["../.s.zarr.old"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["s.zarr"]
 
 
 def test_a_link_of_such_a_name_is_removed_and_not_followed(store: Path, tmp_path: Path) -> None:

@@ -49,6 +49,23 @@ def test_the_lock_is_free_once_its_holder_has_failed(root: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_store_that_another_one_replaced_meanwhile_is_not_locked(
+    root: Path, monkeypatch: pytest.MonkeyPatch, comes_back: bool
+) -> None:
+    real = fcntl.flock
+
+    def replaced_first(handle: int, kind: int) -> None:
+        (root / ".losa").rename(root / "aside")
+        if comes_back:
+            (root / ".losa").mkdir()
+        real(handle, kind)
+
+    monkeypatch.setattr(fcntl, "flock", replaced_first)
+    with pytest.raises(LockedError, match="moved or replaced"), lock.alone(root):
+        pass
+
+
 def test_locking_leaves_nothing_behind(root: Path) -> None:
     with lock.alone(root):
         pass

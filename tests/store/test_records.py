@@ -115,3 +115,19 @@ def test_the_files_of_a_store_are_what_records_and_rows_are_read_from(store: Pat
     assert isinstance(opened.files, RowFiles)
     assert isinstance(opened.files, ShardFiles)
     assert isinstance(ShardRecords(opened.files, "train"), Records)
+
+
+@pytest.mark.parametrize("size", [0, 200])
+def test_a_shard_that_is_cut_while_it_is_mapped_gives_no_zeros(
+    store: Path, tmp_path: Path, size: int
+) -> None:
+    rows = np.arange(8)
+    out = np.empty((1, 8, 5, 6), np.float16)
+    for regime in ("auto", "mmap"):
+        path = Path(shutil.copytree(store, tmp_path / f"{regime}.zarr"))
+        reader = open_store(path, regime=regime).split("train")
+        for _ in range(2):
+            reader.read_into(rows, (3,), out)
+        os.truncate(path / "train/tokens/tap03/c.0.0.0", size)
+        with pytest.raises(StoreError, match=r"tap03/c\.0\.0\.0: has been cut"):
+            reader.read_into(rows, (3,), out)

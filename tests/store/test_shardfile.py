@@ -139,7 +139,7 @@ def test_a_table_lets_go_of_the_shard_used_longest_ago() -> None:
 
     def make(number: int) -> MappedShard:
         made.append(number)
-        return MappedShard(np.zeros((1, 1), np.uint8))
+        return MappedShard(Path("c"), mmap.mmap(-1, 1), np.zeros((1, 1), np.uint8), 1)
 
     for number in (0, 1, 0, 2, 0, 1):
         table.take((str(number), False), lambda number=number: make(number))  # type: ignore[misc]  # bound now
