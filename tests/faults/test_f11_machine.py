@@ -322,16 +322,18 @@ class StoreMachine(RuleBasedStateMachine):
         return not any(both & self.damaged for both in copies)
 
     def candidates(self) -> list[str]:
-        """Files whose damage matters: no writer is going to put others in their place."""
-        if not self.path.exists():
-            return []
-        uncommitted = {
-            name for where in self.shards() - self.committed for name in self.objects(where)
-        }
+        """Files whose damage matters: no writer is going to put others in their place.
+
+        Of two copies only one is damaged: without a seal, nothing could tell that both are.
+        """
+        away = {name for where in self.shards() - self.committed for name in self.objects(where)}
+        for name in spared_objects(self.plan):
+            copies = {name, layout.spare_object(name)}
+            away |= copies if copies & self.damaged else set()
         return [
             name
             for name in sorted(kept(self.path))
-            if not name.startswith(PASSING) and name not in uncommitted and name not in self.damaged
+            if not name.startswith(PASSING) and name not in away | self.damaged
         ]
 
     def note_commits(self) -> None:

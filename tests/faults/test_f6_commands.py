@@ -49,6 +49,20 @@ def extraction(pictures: Path, store: Path) -> tuple[object, ...]:
     return ("extract", *MODEL, *data, *FLAGS, "--store-dtype", "int8")
 
 
+@pytest.fixture
+def store(losa: Losa, pictures: Path, tmp_path: Path, made: Path) -> Path:
+    """A store that the command line has extracted, once for all tests."""
+    if not made.exists():
+        assert losa(*extraction(pictures, made))[0] == 0
+    return Path(shutil.copytree(made, tmp_path / "s.zarr"))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where that store lies."""
+    return tmp_path_factory.mktemp("f6") / "s.zarr"
+
+
 def halve(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -76,10 +90,9 @@ QUICK = 1
     [list(DAMAGE)[:QUICK], pytest.param(list(DAMAGE), marks=pytest.mark.faults, id="whole")],
 )
 def test_what_is_damaged_is_named_repaired_and_extracted_again(
-    losa: Losa, pictures: Path, tmp_path: Path, names: list[str]
+    losa: Losa, store: Path, pictures: Path, names: list[str]
 ) -> None:
-    store, command = tmp_path / "s.zarr", extraction(pictures, tmp_path / "s.zarr")
-    assert losa(*command)[0] == 0
+    command = extraction(pictures, store)
     before = tree(store)
     for name in names:
         DAMAGE[name](store / name)
@@ -97,10 +110,8 @@ def test_what_is_damaged_is_named_repaired_and_extracted_again(
 
 
 def test_a_copy_that_stopped_half_way_is_finished_by_the_same_commands(
-    losa: Losa, pictures: Path, tmp_path: Path
+    losa: Losa, store: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    store, command = tmp_path / "s.zarr", extraction(pictures, tmp_path / "s.zarr")
-    assert losa(*command)[0] == 0
     before = tree(store)
     moved = Path(shutil.move(store, tmp_path / "elsewhere.zarr"))
     gone = [name for name in before if name.startswith(("val/", "train/tokens/"))]
