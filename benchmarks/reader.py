@@ -122,6 +122,7 @@ def report(times: rounds.Times, epoch_bytes: int, threads: int) -> dict[str, obj
         "epoch_bytes": epoch_bytes,
         "threads": threads,
         "ratios": ratios,
+        "hits": {name: ratio["hit"] for name, ratio in ratios.items()},
     }
 
 

@@ -8,8 +8,9 @@ Method: a float16 store shaped like ViT-B/16's tokens; each contender fills the 
 every file is written back (``fdatasync``) and dropped from the page cache
 (``posix_fadvise(DONTNEED)``), and every reader is opened anew, because pages that a mapping holds
 stay where they are; how much of a cold round came off the disk is counted by the kernel, a round
-below 95 % is repeated, and the shares are listed. Cold rounds need ``--dir`` on a disk: in a tmpfs
-nothing is ever cold.
+below 95 % is repeated and never counts, and the shares are listed. Cold rounds need ``--dir`` on a
+disk: in a tmpfs nothing is ever cold. Where no round can be cold, ``cold`` is null and
+``cold_reason`` says why.
 Ratio against: memmap (warm, target >= 0.95) and preadv (cold, target >= 0.9). Warm, checksums were
 compared in a first pass; cold, ``losa`` compares them, as a first epoch does, and ``losa, compared
 before`` is a later epoch of a store larger than memory.
@@ -23,7 +24,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -44,9 +45,15 @@ from losa.store import layout, open_store
 MEMMAP: Final = "np.memmap"
 PREADV: Final = "preadv"
 IO: Final = Path("/proc/self/io")
+MOUNTS: Final = Path("/proc/self/mountinfo")
+IN_MEMORY: Final = ("tmpfs", "ramfs")
 TRIES: Final = 3
 COLD_SHARE: Final = 0.95
 """Share of the bytes that must have come off the disk for a round to count as cold."""
+
+
+class NotColdError(Exception):
+    """What was to come off the disk came out of memory: why."""
 
 
 def main(argv: list[str]) -> int:
@@ -65,9 +72,30 @@ def main(argv: list[str]) -> int:
         contenders.write_saved(folder / "saved", planes)
         with ThreadPoolExecutor(options.threads) as pool:
             bench = Epochs(folder, planes, pool, options.threads)
-            result = {"warm": bench.warm(options.rounds), "cold": bench.cold(options.rounds)}
+            warm = bench.warm(options.rounds)
+            result = {"warm": warm, **cold_or_why(bench, options.rounds)}
+    result["hits"] = hits(result)
     publish("sequential", argv, {"threads": options.threads, "bytes": planes.nbytes, **result})
     return 0
+
+
+def cold_or_why(bench: Epochs, count: int) -> dict[str, Any]:
+    """The cold rounds; without them, why there are none."""
+    try:
+        return {"cold": bench.cold(count)}
+    except NotColdError as error:
+        note(f"M2: no cold rounds: {error}")
+        return {"cold": None, "cold_reason": str(error)}
+
+
+def hits(result: dict[str, Any]) -> dict[str, bool | None]:
+    """Whether each target is hit; null where nothing could be measured."""
+    cold = result["cold"] or {}
+    return {
+        "warm": result["warm"]["losa_to_memmap"]["hit"],
+        "cold": cold["losa_to_preadv"]["hit"] if cold else None,
+        "cold, compared before": cold["compared_before_to_preadv"]["hit"] if cold else None,
+    }
 
 
 class Epochs:
@@ -105,7 +133,16 @@ class Epochs:
         }
 
     def cold(self, count: int) -> dict[str, object]:
-        """Nothing lies in the page cache, and every reader is new."""
+        """Nothing lies in the page cache, and every reader is new.
+
+        Raises:
+            NotColdError: files that lie in memory, or a round that came out of the page cache.
+        """
+        kind = file_system(self._folder)
+        if kind in IN_MEMORY:
+            raise NotColdError(
+                f"--dir is a {kind}, where nothing is ever cold; use a folder on a disk"
+            )
         runs = {
             name: partial(self._from_cold, name, make) for name, make in self._contenders().items()
         }
@@ -148,16 +185,20 @@ class Epochs:
 
     def _from_cold(self, name: str, make: Callable[[], Reads]) -> float:
         """Seconds of a round; one that came out of the page cache after all is not counted."""
+        tried = []
         for _ in range(TRIES):
             drop_cache(self._folder)
             before = read_bytes()
             seconds = self._seconds(make())
             share = (read_bytes() - before) / self._planes.nbytes
-            if share > COLD_SHARE:
-                break
-        shares = self._from_disk.setdefault(name, [])
-        shares.append(round(share, 3))
-        return seconds
+            tried.append(f"{share:.0%}")
+            if share >= COLD_SHARE:
+                self._from_disk.setdefault(name, []).append(round(share, 3))
+                return seconds
+        found = f"{', '.join(tried)} came off the disk in {TRIES} tries"
+        raise NotColdError(
+            f"{name}: {found}, less than {COLD_SHARE:.0%}; use a --dir on a local disk"
+        )
 
 
 def preadv(path: Path, count: int) -> Reads:
@@ -205,6 +246,17 @@ def drop_cache(folder: Path) -> None:
 def all_files(folder: Path) -> Sequence[Path]:
     """Every file below a folder."""
     return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def file_system(folder: Path) -> str:
+    """Kind of a folder's file system, such as ``ext4``; ``unknown`` if it is not listed."""
+    device = folder.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in MOUNTS.read_text().splitlines():
+        fields = line.split()
+        if fields[2] == number:
+            return fields[fields.index("-") + 1]
+    return "unknown"
 
 
 def read_bytes() -> int:

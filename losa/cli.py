@@ -7,6 +7,7 @@ load inside the command that needs them.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -107,6 +108,7 @@ def extract(
 ) -> None:
     """Run the frozen backbone once and write its features; the same command resumes."""
     settings = checked(ExtractConfig, _given(locals()), config)
+    verbs.local_store(settings.store)
     from losa.extract.run import check_skips
     from losa.extract.run import extract as run
 
@@ -176,6 +178,7 @@ def adapt(
 ) -> None:
     """Train a side network on a store; the same command resumes."""
     settings = checked(AdaptConfig, _given(locals()), config)
+    verbs.local_store(settings.store)
     from losa.adapt.train import adapt as run
 
     with console.adapt_bar() as progress:
@@ -187,7 +190,8 @@ def adapt(
 def evaluate(
     run: Annotated[Path, typer.Option(help="Folder of a run.")],
     store: Annotated[
-        Path | None, typer.Option(help="Store to read. Default: the run's own.")
+        Path | None,
+        typer.Option(help="Store to read. Default: the run's own.", callback=verbs.local_store),
     ] = None,
     dataset: Annotated[
         str | None, typer.Option(help="Raw media instead of a store, through the backbone.")
@@ -246,7 +250,10 @@ def predict(
     ] = None,
     store: Annotated[
         Path | None,
-        typer.Option(help="Also compare with the cached features of those paths it lists."),
+        typer.Option(
+            help="Also compare with the cached features of those paths it lists.",
+            callback=verbs.local_store,
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to name per image.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="No table, only the JSON line.")] = False,
@@ -347,7 +354,17 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _refuse_empty(words: Sequence[str]) -> None:
+    """No flag and no argument means anything when it is empty; as a path it would mean "here"."""
+    for before, word in zip(["", *words], words, strict=False):
+        is_flag = word.startswith("--") and word.find("=") == len(word) - 1
+        if is_flag or not word:
+            subject = word[:-1] if is_flag else before if before.startswith("-") else "argument"
+            raise UsageError(subject, "is empty", "give a value, or leave it out")
+
+
 def _command() -> None:
+    _refuse_empty(sys.argv[1:])
     try:
         code = app(standalone_mode=False, prog_name="losa")
     except LosaError:

@@ -5,6 +5,7 @@ Bars, tables and errors go to stderr, so that ``losa ... | jq`` always works.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tqdm import tqdm
 
@@ -30,16 +31,31 @@ class Terminated(KeyboardInterrupt):
     """The process was asked to end (SIGTERM)."""
 
 
+_LACKS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+"""What a disk lacks, whoever met it and whether or not the file is known."""
+
 _STOPS = {KeyboardInterrupt: ("interrupted", 130), Terminated: ("terminated", 143)}
 
 
 def show_result(result: Any) -> None:
-    """Print a result as one JSON line on stdout; that nobody reads it is no mistake."""
+    """Print a result as one JSON line on stdout; that nobody reads it is no mistake.
+
+    Raises:
+        ResourceError: stdout cannot be written; its disk is full, perhaps.
+    """
     try:
         print(json.dumps(result, ensure_ascii=False, default=str), flush=True)
     except BrokenPipeError:
-        # What Python still holds for stdout goes nowhere, or it would complain at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
+    except OSError as error:
+        _forget_stdout()
+        reason = (error.strerror or str(error)).lower()
+        raise ResourceError("stdout", reason, "send the result elsewhere") from None
+
+
+def _forget_stdout() -> None:
+    """What Python still holds for stdout goes nowhere, or it would complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def show_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> None:
@@ -175,10 +191,11 @@ def _system_error(error: Exception) -> LosaError | None:
     if isinstance(error, MemoryError):
         return ResourceError("memory", "there is not enough", "use a smaller batch or fewer taps")
     if isinstance(error, OSError):
-        if error.filename is None:
+        if error.filename is None and error.errno not in _LACKS:
             return None
         reason = (error.strerror or text).lower()
-        return ResourceError(error.filename, reason, "check the place and its permissions")
+        subject = "disk" if error.filename is None else error.filename
+        return ResourceError(subject, reason, "check the place and its permissions")
     if isinstance(error, RuntimeError) and (
         "OutOfMemory" in type(error).__name__ or "allocate memory" in text
     ):

@@ -5,15 +5,33 @@ Whatever changes a store says first what it would do, and does it with ``--yes``
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from losa import console
 from losa.errors import MismatchError, StoreError, UsageError
 
-_STORE = typer.Argument(help="A store.")
+# A path has one slash where a URL has two.
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def local_store(store: Path | None) -> Path | None:
+    """A store as it is given, unless as a URL, which no command reads.
+
+    Raises:
+        UsageError: it is a URL.
+    """
+    if store is not None and _URL.match(str(store)):
+        what = "URLs are read by losa.open_store from Python only"
+        raise UsageError("--store", what, "give a folder or a file")
+    return store
+
+
+_STORE = typer.Argument(help="A store.", callback=local_store)
 _YES = typer.Option("--yes", help="Do it. Without, only say what would be done.")
 
 
@@ -32,7 +50,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def inspect(
-    store: Annotated[Path, typer.Argument(help="A store, sealed or not.")],
+    store: Annotated[Path, typer.Argument(help="A store, sealed or not.", callback=local_store)],
 ) -> None:
     """Say what a store holds and how far it has come."""
     from losa.store.inspect import describe_store
@@ -61,18 +79,22 @@ def verify(
     weights: Annotated[
         str | None, typer.Option(help="With --recompute: the backbone's weights.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="With --recompute: which rows.")] = 0,
-    device: Annotated[str, typer.Option(help="With --recompute: auto, cpu, cuda:0.")] = "auto",
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="With --recompute: which rows.", show_default="0"),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="With --recompute: auto, cpu, cuda:0.", show_default="auto"),
+    ] = None,
 ) -> None:
     """Look for damage: every file there, whole, and the one that was written."""
     from losa.store.verify import verify_store
 
     if quick and deep:
         raise UsageError("--quick", "does not go with --deep", "give one of them")
-    raw = {"--images": images, "--weights": weights}
-    for flag, value in raw.items():
-        if value is not None and recompute is None:
-            raise UsageError(flag, "needs --recompute", "a store is checked without it")
+    raw = {"--images": images, "--weights": weights, "--seed": seed, "--device": device}
+    _check_raw(raw, is_wanted=recompute is not None)
     with console.bytes_bar() as progress:
         problems = verify_store(store, deep=not quick, progress=progress)
     for problem in problems:
@@ -82,7 +104,7 @@ def verify(
     if recompute is not None and not problems:
         from losa.extract.recompute import RecomputeRequest, recompute_rows
 
-        request = RecomputeRequest(store, recompute, images, weights, seed, device)
+        request = RecomputeRequest(store, recompute, images, weights, seed or 0, device or "auto")
         result["recomputed"] = recompute_rows(request)
     console.show_result(result)
     if problems:
@@ -90,11 +112,34 @@ def verify(
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         todo = "see what losa repair would do"
         raise StoreError(store / first.path, first.what + more, todo)
-    found = result.get("recomputed")
-    if found and not found["within"]:
-        what = f"{found['failed']} of {found['rows']} rows come out otherwise"
-        causes = "check weights, preprocessing and files; see the JSON line"
-        raise MismatchError(store, f"{what} (worst relative L2 {found['worst']:.3g})", causes)
+    if "recomputed" in result and not result["recomputed"]["within"]:
+        raise _otherwise(store, result["recomputed"])
+
+
+def _check_raw(flags: Mapping[str, object], *, is_wanted: bool) -> None:
+    """Refuse what says how to recompute where nothing is, and a folder that is not there."""
+    for flag, value in flags.items():
+        if value is not None and not is_wanted:
+            raise UsageError(flag, "needs --recompute", "a store is checked without it")
+    images = flags["--images"]
+    if isinstance(images, Path) and not images.is_dir():
+        raise UsageError("--images", f"{images} is no folder", "name the one samples lie below")
+
+
+def _otherwise(store: Path, found: Mapping[str, Any]) -> MismatchError:
+    """Rows that differ speak of how they were made; rows that were not compared, of files."""
+    rows, lost = found["rows"], found["not_compared"]
+    what, causes = [], []
+    if differ := found["failed"] - lost:
+        what.append(f"{differ} of {rows} rows differ (worst relative L2 {found['worst']:.3g})")
+        causes.append("check weights, preprocessing and files")
+    if lost:
+        first = next(item for item in found["failures"] if "reason" in item)
+        what.append(
+            f"{lost} of {rows} rows could not be compared ({first['path']}: {first['reason']})"
+        )
+        causes.append("check --images")
+    return MismatchError(store, ", ".join(what), ", ".join([*causes, "see the JSON line"]))
 
 
 def repair(
@@ -136,8 +181,8 @@ def gc(
 
 
 def diff(
-    left: Annotated[Path, typer.Argument(help="A sealed store.")],
-    right: Annotated[Path, typer.Argument(help="Another one.")],
+    left: Annotated[Path, typer.Argument(help="A sealed store.", callback=local_store)],
+    right: Annotated[Path, typer.Argument(help="Another one.", callback=local_store)],
     rtol: Annotated[
         float, typer.Option(min=0, help="Relative L2 distance of a tap that still counts as equal.")
     ] = 0.0,
@@ -158,7 +203,7 @@ def diff(
 
 
 def export(
-    store: Annotated[Path, typer.Argument(help="A sealed store.")],
+    store: Annotated[Path, typer.Argument(help="A sealed store.", callback=local_store)],
     out: Annotated[Path, typer.Option(help="The HDF5 file to write.")],
     taps: Annotated[str, typer.Option(help="all, last:N, every:N or 3,7,11.")] = "all",
     split: Annotated[
@@ -179,7 +224,7 @@ def export(
 
 def import_(
     file: Annotated[Path, typer.Argument(help="An HDF5 file of losa export.")],
-    store: Annotated[Path, typer.Option(help="The store to write.")],
+    store: Annotated[Path, typer.Option(help="The store to write.", callback=local_store)],
     durability: Annotated[
         str, typer.Option(help="full syncs every shard to disk; none does not.")
     ] = "full",

@@ -126,6 +126,10 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, str]] = {
     "weights unused": (("evaluate", "--run", "r", "--weights", "w"), 2, "--weights: needs"),
     "data unused": (("evaluate", "--run", "r", "--data-dir", "d"), 2, "--data-dir: needs"),
     "workers unused": (("evaluate", "--run", "r", "-j", "1"), 2, "--num-workers: needs"),
+    "empty path": (("inspect", ""), 2, "argument: is empty"),
+    "empty flag": (("adapt", "--store", "s", "--out", ""), 2, "--out: is empty"),
+    "empty =": (("adapt", "--out="), 2, "--out: is empty"),
+    "place": (("evaluate", "--run", "{run}", "--predictions", "no/p.csv"), 2, "--predictions: the"),
     "workers": (("predict", "--run", "r", "-j", "some", "a.png"), 2, "--num-workers"),
     "picture": (("predict", "--run", "{run}", "none.png"), 3, "none.png: does not exist"),
 }  # fmt: skip
@@ -278,6 +282,21 @@ def test_a_closed_pipe_ends_quietly() -> None:
         os.close(writer)
     assert done.returncode == 0
     assert "rror" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_result_that_does_not_fit_is_exit_6_and_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "losa", "models"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 6
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("losa: error: stdout: no space left on device; ")
 
 
 def test_the_console_is_the_only_printer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -56,6 +57,15 @@ def test_a_bug_is_one_line_and_a_saved_traceback(
     assert err.count("\n") == 1
     (saved,) = tmp_path.iterdir()
     assert "ZeroDivisionError" in saved.read_text()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
+def test_what_a_disk_lacks_is_no_bug_though_no_file_is_named(
+    capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    assert fail(OSError(number, os.strerror(number))) == 6
+    err = capsys.readouterr().err
+    assert err.startswith(f"losa: error: disk: {os.strerror(number).lower()}; ")
 
 
 def test_control_characters_of_file_names_never_reach_the_terminal(

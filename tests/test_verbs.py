@@ -45,7 +45,10 @@ def test_damage_is_named_and_costs_exit_code_4(losa: Losa, store: Path) -> None:
         (["--quick", "--deep"], "--quick: does not go with --deep"),
         (["--images", "x"], "--images: needs --recompute"),
         (["--weights", "x"], "--weights: needs --recompute"),
+        (["--seed", "0"], "--seed: needs --recompute"),
+        (["--device", "cpu"], "--device: needs --recompute"),
         (["--recompute", "0"], "--recompute"),
+        (["--recompute", "1", "--images", "/none"], "--images: /none is no folder"),
     ],
 )
 def test_flags_of_verify_that_do_not_go_together_are_refused(
@@ -54,6 +57,66 @@ def test_flags_of_verify_that_do_not_go_together_are_refused(
     found = losa("verify", store, *flags)
     assert found.code == 2
     assert message in found.err
+
+
+FAR = {"path": "a.png", "tap": 3, "relative_l2": 0.5}
+GONE = {"path": "b.png", "reason": "is missing"}
+
+
+@pytest.mark.parametrize(
+    ("failures", "text"),
+    [
+        ([FAR], "1 of 4 rows differ (worst relative L2 0.5); check weights, preprocessing and"),
+        ([GONE], "1 of 4 rows could not be compared (b.png: is missing); check --images, see"),
+        ([GONE, FAR], "(worst relative L2 0.5), 1 of 4 rows could not be compared (b.png: is mis"),
+    ],
+)
+def test_rows_that_differ_and_rows_that_are_gone_are_told_apart(
+    losa: Losa,
+    store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failures: list[dict[str, object]],
+    text: str,
+) -> None:
+    lost = [item for item in failures if "reason" in item]
+    worst = 0.5 if FAR in failures else None
+    found = {"rows": 4, "failed": len(failures), "not_compared": len(lost), "worst": worst}
+    answer = {**found, "within": False, "failures": failures}
+    monkeypatch.setattr("losa.extract.recompute.recompute_rows", lambda _: answer)
+    result = losa("verify", store, "--recompute", 4)
+    assert result.code == 5
+    assert text in result.err
+    assert result.value["recomputed"] == answer
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("inspect", "{}"),
+        ("verify", "{}"),
+        ("repair", "{}"),
+        ("gc", "{}"),
+        ("diff", "a.zarr", "{}"),
+        ("diff", "{}", "a.zarr"),
+        ("export", "{}", "--out", "a.h5"),
+        ("import", "a.h5", "--store", "{}"),
+        ("extract", "--model", "m", "--dataset", "d", "--store", "{}"),
+        ("adapt", "--store={}"),
+        ("evaluate", "--run", "r", "--store", "{}"),
+        ("predict", "--run", "r", "--store", "{}", "a.png"),
+    ],
+)
+def test_a_url_is_no_store_of_the_command_line(losa: Losa, words: tuple[str, ...]) -> None:
+    result = losa(*(word.format("s3://bucket/photos.zarr") for word in words))
+    assert (result.code, result.out) == (2, "")
+    assert "--store: URLs are read by losa.open_store from Python only; " in result.err
+
+
+def test_a_url_in_a_configuration_file_is_refused_the_same(losa: Losa, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("store: s3://bucket/photos.zarr\n")
+    result = losa("adapt", "--config", tmp_path / "c.yaml")
+    assert result.code == 2
+    assert "--store: URLs are read" in result.err
 
 
 def test_repair_changes_nothing_without_yes(losa: Losa, store: Path) -> None:

@@ -24,7 +24,7 @@ from losa.adapt.rundir import REPORT_NAME, load_config
 from losa.adapt.source import FeatureSource
 from losa.config import AdaptConfig
 from losa.device import Compute, resolve_compute
-from losa.errors import MismatchError, StoreError
+from losa.errors import MismatchError, StoreError, UsageError
 from losa.store.files import write_atomic
 from losa.store.opening import open_source
 from losa.store.plan import differing_fields
@@ -46,8 +46,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Metrics of a run's best weights on a split of a store, the run's own unless told otherwise.
 
-    Another store will do if its features came about in the same way. ``val`` of a store without one
-    means the rows that the run held out of train, and ``train`` the others. Autocast is the run's
+    Another store will do if its features came about in the same way. Where the run held rows out of
+    train, and the store's train is the one it did so from, ``train`` means the others, and ``val``
+    of a store without one means those. Autocast is the run's
     own, but for a run of a CUDA device on a CPU, which is evaluated without; ``amp_dtype`` of the
     result says which it was.
 
@@ -63,7 +64,10 @@ def evaluate(
     Raises:
         StoreError: the run or the store is missing or damaged, or has no such split.
         MismatchError: the store's backbone, preprocessing, taps or classes are not the run's.
+        UsageError: there is no folder for the predictions.
     """
+    if predictions is not None:
+        _check_place(predictions)
     adaptor, card = load_adaptor(run_dir)
     config = load_config(run_dir)
     store = open_source(store_path) if store_path is not None else _own_store(config)
@@ -170,6 +174,15 @@ def check_same_features(card: AdaptorCard, store: FeatureSource) -> None:
         )
 
 
+def _check_place(predictions: Path) -> None:
+    """Refuse before the work what could not be written after it."""
+    if not predictions.parent.is_dir():
+        what = f"the folder {predictions.parent} does not exist"
+        raise UsageError("--predictions", what, "make it first")
+    if predictions.is_dir():
+        raise UsageError("--predictions", f"{predictions} is a folder", "name a file")
+
+
 def _own_store(config: AdaptConfig) -> FeatureSource:
     try:
         return open_source(config.store, regime=config.read)
@@ -195,12 +208,26 @@ def _is_of_cpu(run_dir: Path, config: AdaptConfig) -> bool:
 
 
 def _part_of_run(store: FeatureSource, split: str, config: AdaptConfig, card: AdaptorCard) -> Part:
-    is_own = store.store_id == card.store_id
-    if split in ("train", "val") and "val" not in store.splits and is_own:
+    is_own_val = split == "val" and "val" in store.splits
+    if split in ("train", "val") and not is_own_val and _was_held_out_of(store, card):
         train = store.split("train")
         held = holdout(train.labels, config.val_fraction, config.seed)
         return part_of(train, np.flatnonzero(held if split == "val" else ~held))
     return part_of(store.split(split))
+
+
+def _was_held_out_of(store: FeatureSource, card: AdaptorCard) -> bool:
+    """Whether the run's val was taken from a train of these very rows, in this very order.
+
+    An extended store, and a file of some of its splits, have other identities and the same train.
+    """
+    train = store.plan.splits.get("train")
+    return (
+        train is not None
+        and "val" not in card.listings
+        and train.listing == card.listings.get("train")
+        and store.plan.order_seed == card.order_seed
+    )
 
 
 class _Predictions:

@@ -27,6 +27,17 @@ from losa.features import FeatureSpec, Regime
 log = logging.getLogger(__name__)
 
 MEMORY: Final = Path("/proc/meminfo")
+GROUPS: Final = Path("/sys/fs/cgroup")
+_LIMITS: Final = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        "memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
+"""Files of a container's limit, of what it uses, and of what of that is cache: of versions 2, 1."""
 
 
 def batches_on(
@@ -61,12 +72,34 @@ def batches_on(
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device, or that the system could free."""
+    """Memory that is free on a device, or that the system and a container's limit could free."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    for line in MEMORY.read_text(encoding="ascii").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
+    return min([1024 * _figure(MEMORY, "MemAvailable:"), *_free_in_limits()])
+
+
+def _free_in_limits() -> Iterator[int]:
+    """What the limits of this container leave free; without one, or unreadable, they say nothing.
+
+    Cached files count as used there; those not read for long the kernel would free.
+    """
+    for limit, used, table, cache in _LIMITS:
+        try:
+            # A limit that is none reads "max".
+            most = int((GROUPS / limit).read_text(encoding="ascii"))
+            taken = int((GROUPS / used).read_text(encoding="ascii"))
+            taken -= _figure(GROUPS / table, cache)
+        except (OSError, ValueError):
+            continue
+        yield max(0, most - taken)
+
+
+def _figure(table: Path, name: str) -> int:
+    """The number behind a name in one of the kernel's tables; 0 if it is not there."""
+    for line in table.read_text(encoding="ascii").splitlines():
+        words = line.split()
+        if words[0] == name:
+            return int(words[1])
     return 0
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from losa.config import ExtractConfig
-from losa.errors import MismatchError, StoreError
+from losa.errors import LockedError, MismatchError, ResourceError, StoreError
 from losa.extract.extraction import Extraction, Progress, report_extraction
 from losa.extract.planning import (
     Inputs,
@@ -29,6 +29,7 @@ from losa.store.extending import (
     begun_extension,
     extension_of,
     finish_extension,
+    finished_extension,
 )
 from losa.store.plan import check_extends
 from losa.store.reader import check_format
@@ -56,14 +57,33 @@ def extend(config: ExtractConfig, *, progress: Progress | None = None) -> dict[s
         logger.warning("%s has these taps and splits already: nothing to add", old.path)
         store_id, computed = old.store_id, 0
     else:
-        skipped = _skipped_rows(old)
-        plan = begun_extension(old.path, plan) or _begin(inputs, plan, old, progress)
-        extraction = Extraction(inputs, extension_of(old.path), plan, progress, skipped)
+        plan, store_id, computed = _grow(inputs, plan, old, progress)
+    seconds = time.monotonic() - started
+    return report_extraction(inputs.config, plan, store_id, computed, seconds)
+
+
+def _grow(
+    inputs: Inputs, wanted: Plan, old: Store, progress: Progress | None
+) -> tuple[Plan, str, int]:
+    """Write the larger store and put it in its place; returns its plan, its id, rows computed.
+
+    That another process, which does the same, is the first to put it there is as good.
+    """
+    computed = 0
+    try:
+        plan = begun_extension(old.path, wanted) or _begin(inputs, wanted, old, progress)
+        place = extension_of(old.path)
+        extraction = Extraction(inputs, place, plan, progress, _skipped_rows(old))
         computed = extraction.write()
         store_id = extraction.seal()
         finish_extension(old.path)
-    seconds = time.monotonic() - started
-    return report_extraction(inputs.config, plan, store_id, computed, seconds)
+    except (StoreError, LockedError, ResourceError):
+        finished = finished_extension(old.path, wanted)
+        if finished is None:
+            raise
+        logger.info("%s was extended by another process meanwhile", old.path)
+        return finished.plan, finished.store_id, computed
+    return plan, store_id, computed
 
 
 def _sealed_store(path: Path) -> Store:
@@ -82,11 +102,12 @@ def _sealed_store(path: Path) -> Store:
 
 def _as_stored(config: ExtractConfig, plan: Plan) -> ExtractConfig:
     """The configuration with what was not given as the store has it, and all of its splits."""
+    tokens, side = _stored_inputs(config.store, plan)
     stored = {
         "taps": _text(plan.spec.taps),
-        "tokens": plan.backbone["tokens"],
+        "tokens": tokens,
         "store_dtype": plan.spec.dtype,
-        "img_size": plan.preprocessing["img_size"][0],
+        "img_size": side,
         "shard_rows": plan.shard_rows,
         "seed": plan.order_seed,
         "calibration_rows": plan.calibration_rows,
@@ -95,6 +116,17 @@ def _as_stored(config: ExtractConfig, plan: Plan) -> ExtractConfig:
     asked = config.split if "split" in config.model_fields_set else ()
     changes["split"] = None if asked is None else tuple(sorted({*asked, *plan.splits}))
     return config.model_copy(update=changes)
+
+
+def _stored_inputs(path: Path, plan: Plan) -> tuple[str, int]:
+    """Token policy and side of the image: of all that a plan says, no reader needs these two."""
+    sides = plan.preprocessing.get("img_size")
+    side = sides[0] if isinstance(sides, list) and sides else None
+    tokens = plan.backbone.get("tokens")
+    if not isinstance(tokens, str) or type(side) is not int:
+        what = "does not say backbone.tokens and preprocessing.img_size as losa writes them"
+        raise StoreError(path / layout.PLAN_OBJECT, what, "extract it again with --overwrite")
+    return tokens, side
 
 
 def _with_stored_taps(inputs: Inputs, old: Store) -> Inputs:
@@ -135,7 +167,13 @@ def _begin(inputs: Inputs, plan: Plan, old: Store, progress: Progress | None) ->
         exponents |= zip(new, calibrated(narrow, statistics).exponents, strict=True)
     plan = replace(plan, exponents=tuple(exponents[tap] for tap in plan.spec.taps))
     merged = _merged(old, plan, new, arrays)
-    begin_extension(old.path, plan, inputs.dataset.splits, merged)
+    try:
+        begin_extension(old.path, plan, inputs.dataset.splits, merged)
+    except LockedError:
+        begun = begun_extension(old.path, plan)
+        if begun is None:
+            raise
+        return begun
     return plan
 
 

@@ -116,12 +116,13 @@ def store_place(store: Path) -> Path:
     Raises:
         UsageError: no store can have that name.
     """
-    path = store.resolve()
     try:
-        size = len(path.name.encode())
+        path = store.resolve()
+        size = 0 if path.is_symlink() else len(path.name.encode())
         str(path).encode()
-    except UnicodeEncodeError:
-        size = 0
+    except (OSError, RuntimeError, ValueError):
+        # A loop of links, a folder that cannot be entered, a name that is no text.
+        path, size = store, 0
     if not 0 < size <= MAX_NAME_BYTES:
         raise UsageError("--store", f"{str(store)!r} cannot name a store", "give another name")
     return path

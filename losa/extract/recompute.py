@@ -80,7 +80,7 @@ def recompute_rows(request: RecomputeRequest) -> dict[str, Any]:
     """Extract random readable rows of a store again; says how far they are from what it holds.
 
     Distances are relative L2, in true units, by row and tap. A row fails if one of its taps is
-    beyond the tolerance, or if its file cannot be read any more.
+    beyond the tolerance, or if its file cannot be read any more; those are counted apart too.
 
     Raises:
         StoreError: the store is not sealed, or a record is damaged.
@@ -244,9 +244,10 @@ def _summary(findings: _Findings) -> dict[str, Any]:
     return {
         "rows": len(findings.compared) + len(findings.unread),
         "failed": len(named),
+        "not_compared": len(findings.unread),
         "within": not named,
         "tolerance": tolerance,
-        "worst": worst["relative_l2"] if worst else 0.0,
+        "worst": worst["relative_l2"] if worst else None,
         "worst_row": worst or (named[0] if named else None),
         "failures": named[:MOST_NAMED],
         "taps": {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from losa.config import ExtractConfig
-from losa.errors import SkippedError, UsageError
+from losa.errors import LockedError, SkippedError, UsageError
 from losa.extract.extend import extend
 from losa.extract.extraction import Extraction, Progress, report_extraction
 from losa.extract.overwrite import set_aside
@@ -24,6 +25,8 @@ from losa.store.extending import finish_extension
 from losa.store.plan import check_same_identity
 from losa.store.reader import check_format
 from losa.store.space import check_space
+
+logger = logging.getLogger(__name__)
 
 
 def extract(config: ExtractConfig, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -71,15 +74,24 @@ def _begin_or_join(inputs: Inputs, wanted: Plan, progress: Progress | None) -> P
     """Create the store, or join the one that is there if it is the same; returns its plan."""
     path = inputs.config.store
     if path.exists():
-        check_format(path)
-        plan_path = path / layout.PLAN_OBJECT
-        found = Plan.from_json(files.read_json(plan_path), plan_path)
-        check_same_identity(path, wanted, found)
-        check_numerics(inputs.config, wanted, found)
-        return found
+        return _join(inputs, wanted)
     check_space(path, wanted)
     statistics = Extraction(inputs, path, wanted, progress).calibrate()
     plan = calibrated(wanted, statistics)
-    # Synced whatever --durability says: nothing tells later whether its labels are whole.
-    create_store(path, plan, inputs.dataset.splits, statistics.arrays(plan.spec.dtype))
+    try:
+        # Synced whatever --durability says: nothing tells later whether its labels are whole.
+        create_store(path, plan, inputs.dataset.splits, statistics.arrays(plan.spec.dtype))
+    except LockedError:
+        logger.info("%s was created by another process meanwhile", path)
+        return _join(inputs, wanted)
     return plan
+
+
+def _join(inputs: Inputs, wanted: Plan) -> Plan:
+    path = inputs.config.store
+    check_format(path)
+    plan_path = path / layout.PLAN_OBJECT
+    found = Plan.from_json(files.read_json(plan_path), plan_path)
+    check_same_identity(path, wanted, found)
+    check_numerics(inputs.config, wanted, found)
+    return found

@@ -9,15 +9,17 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from losa.errors import StoreError
 from losa.features import is_whole
 from losa.store import files, layout, lock, system
 from losa.store.claims import Claims, ShardTask
 from losa.store.evidence import gather_evidence
+from losa.store.verify import verify_store
 
 DAY_SECONDS: Final = 86_400.0
 _DEAD: Final = "its process is gone"
@@ -43,7 +45,7 @@ class Cleaning:
         """Plain JSON values."""
         removed = [asdict(leftover) for leftover in self.removed]
         total = sum(leftover.bytes for leftover in self.removed)
-        return {"acted": self.acted, "removed": removed, "bytes": total}
+        return {"removed": removed, "bytes": total}
 
 
 def clean_store(
@@ -58,11 +60,13 @@ def clean_store(
         LockedError: somebody writes, mends or cleans the store.
         ResourceError: the disk fails.
     """
-    gather_evidence(path)
+    gather_evidence(path).sound_plan  # noqa: B018 -- refuses what is no store
     before = (time.time() if now is None else now) - older_than_days * DAY_SECONDS
     with lock.alone(path), files.named(path):
         found = {*_temporaries(path), *_partials(path), *_claims(path), *_siblings(path)}
-        found.update(_quarantines(path, before))
+        aside = set(_quarantines(path, before))
+        if aside and _is_sound(path, found):
+            found |= aside
         removed = sorted(found, key=lambda leftover: leftover.path)
         if act:
             for leftover in removed:
@@ -97,6 +101,15 @@ def _claims(root: Path) -> Iterator[Leftover]:
                 yield _leftover(root, entry, _DEAD)
 
 
+def _is_sound(root: Path, leftovers: Iterable[Leftover]) -> bool:
+    """Whether nothing is wanted back from the quarantine: the store is sealed and lacks nothing."""
+    names = {leftover.path for leftover in leftovers}
+    try:
+        return all(problem.path in names for problem in verify_store(root, deep=False))
+    except StoreError:
+        return False  # its arrays are foreign, or were when what they held was set aside
+
+
 def _quarantines(root: Path, before: float) -> Iterator[Leftover]:
     for entry in _entries(root / layout.QUARANTINE_FOLDER):
         if entry.lstat().st_mtime < before:
@@ -104,12 +117,16 @@ def _quarantines(root: Path, before: float) -> Iterator[Leftover]:
 
 
 def _siblings(root: Path) -> Iterator[Leftover]:
-    """Stores in the making, of creators that were killed."""
+    """Stores in the making, of creators that were killed, and one that was replaced."""
     prefix = f".{root.name}."
     for entry in _entries(root.absolute().parent):
         tag = entry.name.removeprefix(prefix)
         if tag != entry.name and files.tag_is_dead(tag):
             yield Leftover(f"../{entry.name}", _size(entry), _DEAD)
+    replaced = root.absolute().with_name(f"{prefix}old")
+    # While nothing sound stands in its place, it may be the only store there is.
+    if os.path.lexists(replaced) and gather_evidence(root).is_sealed:
+        yield Leftover(f"../{replaced.name}", _size(replaced), "this store has replaced it")
 
 
 def _entries(folder: Path) -> list[Path]:

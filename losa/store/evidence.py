@@ -6,22 +6,40 @@ is held against its second copy.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from losa.errors import StoreError
 from losa.features import Sample
 from losa.store import files, layout
-from losa.store.damage import Problem, file_problem
-from losa.store.derived import Derivation, first_root_bytes, listing_digest, parse_listing
+from losa.store.damage import (
+    Problem,
+    file_problem,
+    held_rows,
+    record_checks,
+    record_objects,
+    record_sizes,
+)
+from losa.store.derived import (
+    Derivation,
+    first_root_bytes,
+    is_sound_commit,
+    listing_digest,
+    parse_listing,
+)
+from losa.store.foreign import check_document, has_foreign_records, is_raw, named
 from losa.store.plan import FORMAT_MAJOR, Plan
 from losa.store.reader import check_format
 from losa.store.seal import seal_digest, sealed_root_bytes, small_objects
-from losa.store.skeleton import spared_objects
+from losa.store.skeleton import metadata_documents, spared_objects
 from losa.store.ways import Ways
 
 _DIFFERS = "differs from its second copy"
@@ -237,3 +255,64 @@ def spared_problems(evidence: Evidence) -> Iterator[Problem]:
     """What is wrong with files that there are two of."""
     for name in spared_objects(evidence.sound_plan):
         yield from evidence.judge(name)[1]
+
+
+def check_written_here(evidence: Evidence) -> None:
+    """Refuse a store whose records zarr has encoded otherwise: they are sound, and not as written.
+
+    A document that only says so is damage: then some shard still holds what was committed.
+
+    Raises:
+        StoreError: so it is.
+    """
+    ways, plan = evidence.ways, evidence.plan
+    if plan is None or not has_foreign_records(ways.whole, plan):
+        return
+    if any(_is_recoded(ways, plan, split, tap) for split in plan.splits for tap in plan.spec.taps):
+        what = "its arrays are recompressed by zarr: losa reads them, but mends only what it wrote"
+        raise StoreError(ways.root, what, "export and import it")
+
+
+def _is_recoded(ways: Ways, plan: Plan, split: str, tap: int) -> bool:
+    names = (layout.tokens_path(split, tap), layout.scale_path(split, tap))
+    documents = metadata_documents(plan)
+    if not any(_says_otherwise(ways, name, documents[name]) for name in names if name in documents):
+        return False
+    shards = range(layout.shard_count(plan.splits[split].rows, plan.shard_rows))
+    found = [_is_as_committed(ways, plan, (split, tap, shard)) for shard in shards]
+    return False in found and True not in found
+
+
+def _says_otherwise(ways: Ways, name: str, planned: Mapping[str, Any]) -> bool:
+    """Whether an array's document is sound, and not of raw records."""
+    try:
+        data = ways.whole(f"{name}/zarr.json")
+        if is_raw(data, planned):
+            return False
+        with named(ways.root / name):
+            largest = prod(planned["chunk_grid"]["configuration"]["chunk_shape"])
+            check_document(ways.root / name, json.loads(data), planned, largest)
+    except StoreError:
+        return False
+    return True
+
+
+def _is_as_committed(ways: Ways, plan: Plan, where: tuple[str, int, int]) -> bool | None:
+    """Whether a tap's records of a shard are raw and sound; nothing where none are committed."""
+    split, _, shard = where
+    commit = Path(ways.path(layout.commit_object(split, shard)))
+    try:
+        record = files.read_json(commit)
+    except StoreError:
+        return None
+    if not is_sound_commit(plan, split, shard, record):
+        return None
+    names, held = record_objects(plan, *where), held_rows(plan, split, shard)
+    paths = [Path(ways.path(name)) for name in names]
+    checks = np.zeros(plan.shard_rows, dtype="<u4")
+    try:
+        checks[:held] = record_checks(paths, record_sizes(plan), held)
+    except StoreError:
+        return False
+    committed: str = record["objects"][names[0]]["checks"]
+    return files.sha256(checks.tobytes()) == committed

@@ -35,8 +35,9 @@ from losa.store.hdf5 import (
     file_digest,
     statistic_path,
 )
+from losa.store.opening import H5_SUFFIXES
 from losa.store.order import row_order
-from losa.store.plan import Plan, check_same_identity, differing_fields
+from losa.store.plan import Plan, differing_fields
 from losa.store.reader import Store, check_format, open_store
 from losa.store.skeleton import skeleton_files, statistics_of
 from losa.store.space import check_room, check_space
@@ -68,13 +69,12 @@ def export_store(
 
     Raises:
         StoreError: the store cannot be read, or is damaged.
-        UsageError: it has no such taps or splits, or ``out`` exists and may not be replaced.
+        UsageError: it has no such taps or splits, or ``out`` is no place for the file.
         ResourceError: the file does not fit, or cannot be written.
     """
+    _check_out(store_path, out, overwrite=overwrite)
     store = open_store(store_path, verify="always")
     plan = _part_of(store, taps, splits)
-    if os.path.lexists(out) and not (overwrite and out.is_file()):
-        raise UsageError(out, "exists already", "give another file, or --overwrite one")
     export = _Export.of(store, plan)
     todo = "free space, write elsewhere, or export fewer --taps or splits"
     check_room(out, export.empty.nbytes, todo)
@@ -97,7 +97,8 @@ def import_store(
     A file of all taps and splits gives back the very store it was exported from.
 
     Raises:
-        StoreError: the file is not sound, or ``store_path`` holds something else than a store.
+        StoreError: the file is not sound, or ``store_path`` holds something else than a store, or
+            a sealed one that lacks files.
         MismatchError: ``store_path`` holds another store.
         LockedError: another process is writing some of its shards.
         ResourceError: the store does not fit, or cannot be written.
@@ -105,7 +106,9 @@ def import_store(
     source = open_h5(h5_path, verify="always")
     _begin(source, store_path)
     with StoreWriter(store_path, durable=durable) as writer:
-        if not writer.is_sealed:
+        if writer.is_sealed:
+            writer.check_whole()
+        else:
             writer.withdraw_damaged()
         _copy_missing(source, writer, progress or _silent)
     with StoreWriter(store_path) as writer:
@@ -121,6 +124,17 @@ def import_store(
         "taps": list(source.spec.taps),
         "splits": {name: item.rows for name, item in source.plan.splits.items()},
     }
+
+
+def _check_out(store_path: Path, out: Path, *, overwrite: bool) -> None:
+    """Refuse a file that would not be found again, or that has no business where it would lie."""
+    if out.suffix.lower() not in H5_SUFFIXES:
+        what = "would not be known as an HDF5 file"
+        raise UsageError(out, what, f"give a name that ends in {' or '.join(H5_SUFFIXES)}")
+    if out.resolve().is_relative_to(store_path.resolve()):
+        raise UsageError(out, "lies in the store itself", "give a file outside of it")
+    if os.path.lexists(out) and not (overwrite and out.is_file()):
+        raise UsageError(out, "exists already", "give another file, or --overwrite one")
 
 
 def _part_of(store: Store, taps: str, splits: Sequence[str] | None) -> Plan:
@@ -329,9 +343,9 @@ def _begin(source: H5Store, path: Path) -> None:
     check_format(path)
     plan_path = path / layout.PLAN_OBJECT
     found = Plan.from_json(files.read_json(plan_path), plan_path)
-    check_same_identity(path, plan, found)
     fields = list(differing_fields(plan.to_json(), found.to_json()))
-    for name, data in skeleton_files(plan, samples, statistics):
+    # Of another plan there are other files.
+    for name, data in () if fields else skeleton_files(plan, samples, statistics):
         if name != layout.ROOT_OBJECT and files.read_file(path / name) != data:
             fields.append(name)
     if fields:

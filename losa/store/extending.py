@@ -24,6 +24,7 @@ from losa.store.damage import shard_objects
 from losa.store.plan import Plan, differing_fields
 from losa.store.reader import Store, check_format, open_store
 from losa.store.sealed import REPAIR
+from losa.store.skeleton import statistics_of
 from losa.store.space import check_space
 from losa.store.writer import create_store, sweep_beside
 
@@ -46,7 +47,7 @@ def begun_extension(path: Path, wanted: Plan) -> Plan | None:
     """The plan of the extension that was begun before, if one was; its exponents are known.
 
     Raises:
-        MismatchError: it is one by other taps or splits.
+        MismatchError: it is one by other taps or splits, or of a store that is not there any more.
     """
     extended = extension_of(path)
     if not extended.exists():
@@ -60,7 +61,16 @@ def begun_extension(path: Path, wanted: Plan) -> Plan | None:
             "is another extension that was begun (asked / begun): " + ", ".join(fields),
             "finish that one with the flags it was begun with, or remove this folder",
         )
+    _check_extends_this(extended, path)
     return found
+
+
+def finished_extension(path: Path, wanted: Plan) -> Store | None:
+    """The larger store, if it has taken its place already: by another process that finished it."""
+    if extension_of(path).exists() or not _is_sealed(path):
+        return None
+    store = open_store(path)
+    return store if store.plan.holds(wanted) else None
 
 
 def begin_extension(
@@ -204,6 +214,10 @@ def _swap(path: Path, extended: Path, old: Path) -> None:
     if not _plan_of(extended).holds(_plan_of(path)):
         what = f"is no extension of {path.name}"
         raise MismatchError(extended, what, "remove this folder, then run the same command again")
+    _check_extends_this(extended, path)
+    for leftover in (extended / layout.TMP_FOLDER).glob("*"):
+        # Of who was killed just after giving the seal its name; a sealed store holds none.
+        system.current.unlink(leftover)
     # Whatever --durability says: what is deleted after this was safe on the disk.
     files.sync_tree(extended)
     try:
@@ -222,10 +236,64 @@ def _discard(left: Path, path: Path) -> None:
     if not (_is_sealed(path) and _plan_of(path).holds(_plan_of(left))):
         what = f"was put aside for an extension, and {path.name} is another store now"
         raise MismatchError(left, what, "move one of them to another place")
+    _check_extends_this(path, left)
     doomed = path.with_name(f".{path.name}.{files.owner_tag()}")
     system.current.rename(left, doomed)
     system.current.sync_folder(path.parent)
     shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _check_extends_this(extended: Path, path: Path) -> None:
+    """Refuse an extension of another store of the same plan, whose features may be others.
+
+    Raises:
+        MismatchError: numerics, exponents, calibration or records of what both have differ.
+    """
+    name = _other_object(extended, path)
+    if name is not None:
+        raise MismatchError(
+            extended,
+            f"and {path} have the same plan, and not the same features ({name} differs)",
+            "remove the one that is out of date or move it away, then run the same command again",
+        )
+
+
+def _other_object(extended: Path, path: Path) -> str | None:
+    """The first file of a store that its extension says otherwise."""
+    small, large = _plan_of(path), _plan_of(extended)
+    exponents = large.with_taps(small.spec.taps).exponents
+    if (large.numerics, exponents) != (small.numerics, small.exponents):
+        return layout.PLAN_OBJECT
+    for tap in small.spec.taps:
+        for statistic in statistics_of(small):
+            name = layout.statistic_object(tap, statistic)
+            if files.read_file(extended / name) != files.read_file(path / name):
+                return name
+    for split, item in small.splits.items():
+        for shard in range(layout.shard_count(item.rows, small.shard_rows)):
+            if not _passes_on(extended, path, (split, shard)):
+                return layout.commit_object(split, shard)
+    return None
+
+
+def _passes_on(extended: Path, path: Path, where: tuple[str, int]) -> bool:
+    """Whether all commit records that an extension has of a shard say what the store's says."""
+    commit = layout.commit_object(*where)
+    if not (path / commit).exists():  # damaged and set aside: nothing is said
+        return True
+    record = files.read_json(path / commit)
+    told = [
+        name for name in (commit, layout.inherited_object(*where)) if (extended / name).exists()
+    ]
+    return all(_says_as_much(files.read_json(extended / name), record) for name in told)
+
+
+def _says_as_much(larger: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    try:
+        common = {name: larger["objects"].get(name) for name in record["objects"]}
+        return common == record["objects"] and larger["skipped"] == record["skipped"]
+    except (KeyError, TypeError, AttributeError):
+        return False
 
 
 def _old_name(path: Path) -> Path:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from losa.errors import StoreError
 from losa.store import files, layout
 from losa.store.plan import Plan
 from losa.store.reader import check_format, count_committed
+from losa.store.seal import seal_digest
+from losa.store.sealed import REPAIR
 from losa.store.shardfile import Folders
 
 
@@ -15,13 +18,12 @@ def describe_store(path: Path) -> dict[str, Any]:
     """Summarise a store, sealed or not, without reading features.
 
     Raises:
-        StoreError: there is no store of this format at ``path``.
+        StoreError: there is no store of this format at ``path``, or its seal is damaged.
     """
     check_format(path)
     plan_path = Folders(path).check(layout.PLAN_OBJECT)
     plan = Plan.from_json(files.read_json(plan_path), plan_path)
-    sealed_path = path / layout.SEALED_OBJECT
-    sealed = sealed_path.exists()
+    store_id = _store_id(path)
     splits = {}
     for split, item in plan.splits.items():
         shards = layout.shard_count(item.rows, plan.shard_rows)
@@ -32,8 +34,8 @@ def describe_store(path: Path) -> dict[str, Any]:
         }
     return {
         "store": str(path),
-        "sealed": sealed,
-        "store_id": files.sha256(files.read_file(sealed_path)) if sealed else None,
+        "sealed": store_id is not None,
+        "store_id": store_id,
         "plan": plan.digest,
         "backbone": dict(plan.backbone),
         "features": plan.spec.to_json(),
@@ -45,3 +47,15 @@ def describe_store(path: Path) -> dict[str, Any]:
         "sample_bytes": plan.spec.sample_bytes,
         "token_bytes": plan.spec.sample_bytes * sum(item.rows for item in plan.splits.values()),
     }
+
+
+def _store_id(path: Path) -> str | None:
+    """The digest of the seal, of which nothing is made up; none without a seal."""
+    sealed_path = Folders(path).check(layout.SEALED_OBJECT)
+    if not sealed_path.exists():
+        return None
+    data = files.read_file(sealed_path)
+    seal = files.parse_json(sealed_path, data)
+    if files.canonical_json(seal) != data or seal.get("digest") != seal_digest(seal):
+        raise StoreError(sealed_path, "is not as losa writes it", REPAIR)
+    return files.sha256(data)

@@ -27,7 +27,7 @@ def shared(root: Path) -> Iterator[None]:
     """Hold a store's lock together with other writers.
 
     Raises:
-        LockedError: somebody is mending or cleaning the store.
+        LockedError: somebody is mending or cleaning the store, or has replaced it just now.
     """
     with _held(root, fcntl.LOCK_SH, "is being repaired or cleaned"):
         yield
@@ -38,7 +38,7 @@ def alone(root: Path) -> Iterator[None]:
     """Hold a store's lock alone.
 
     Raises:
-        LockedError: somebody writes, mends or cleans the store.
+        LockedError: somebody writes, mends or cleans the store, or has replaced it just now.
     """
     with _held(root, fcntl.LOCK_EX, "is being written, repaired or cleaned"):
         yield
@@ -59,6 +59,18 @@ def _held(root: Path, kind: int, what: str) -> Iterator[None]:
             if error.errno not in _NO_LOCKS:
                 raise files.resource_error(root, error) from error
             log.debug("%s cannot be locked: %s", root, error)
+        _check_place(root, handle)
         yield
     finally:
         os.close(handle)
+
+
+def _check_place(root: Path, handle: int) -> None:
+    """Refuse a lock on a store that was moved away between the opening and the locking."""
+    try:
+        is_there = os.path.samestat(os.fstat(handle), os.stat(root / ".losa"))  # noqa: PTH116
+    except OSError:
+        is_there = False
+    if not is_there:
+        what = "was moved or replaced by another process"
+        raise LockedError(root, what, "run the same command again")

@@ -118,6 +118,9 @@ def check_format(path: Path) -> None:
     """
     if not path.exists():
         raise StoreError(path, "does not exist", "extract it first, or give another --store")
+    if path.is_file():
+        todo = "import an HDF5 file of losa export, or give it to adapt, evaluate or predict"
+        raise StoreError(path, "is a file, and a store is a folder", todo)
     root = path / layout.ROOT_OBJECT
     if not path.is_dir() or not root.exists():
         raise StoreError(path, "is not a losa store (no zarr.json)", "give a store's folder")

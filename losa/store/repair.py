@@ -61,7 +61,6 @@ class Repair:
         """Plain JSON values; ``changed_id`` says that a sealed store is another one now."""
         ids = (self.old_id, self.store_id)
         return {
-            "acted": self.acted,
             "problems": self.problems,
             "actions": [asdict(action) for action in self.actions],
             "extract": [list(where) for where in self.extract],
@@ -128,7 +127,7 @@ def plan_mending(found: Examination) -> Mending:
     withdrawn: list[Step] = []
     lost: set[Shard] = set()
     for where, problems in _by_shard(found):
-        if _is_lost(found.evidence.sound_plan, where, problems):
+        if _is_lost(found.evidence, where, problems):
             lost.add(where)
             withdrawn += _withdrawn(found.evidence, where, problems)
         else:
@@ -161,20 +160,30 @@ def _derive(evidence: Evidence, name: str) -> bytes:
     return evidence.derivation.derive(name)
 
 
-def _is_lost(plan: Plan, where: Shard, problems: Iterable[Problem]) -> bool:
-    """Whether a shard has to be extracted again: records or the commit record are damaged."""
+def _is_lost(evidence: Evidence, where: Shard, problems: Iterable[Problem]) -> bool:
+    """Whether a shard has to be extracted again: records or the commit record are damaged.
+
+    What an extension has inherited, and not committed, is not worth more than that either.
+    """
+    plan, commit = evidence.sound_plan, layout.commit_object(*where)
+    if not os.path.lexists(evidence.ways.path(commit)):
+        return True
     names = {name for tap in plan.spec.taps for name in _records(plan, where, tap)}
-    names.add(layout.commit_object(*where))
-    return any(problem.path in names for problem in problems)
+    return any(problem.path in {*names, commit} for problem in problems)
 
 
 def _withdrawn(evidence: Evidence, where: Shard, problems: list[Problem]) -> Iterator[Step]:
-    """Set aside what is damaged of a shard, then its commit record; what is sound stays."""
-    commit = layout.commit_object(*where)
-    if all(problem.path != commit for problem in problems):
-        problems = [*problems, Problem(commit, "its shard is damaged")]
-    for problem in problems:
-        if problem.kind == "file" and os.path.lexists(evidence.ways.path(problem.path)):
+    """Set aside what is damaged of a shard, then its commit records; what is sound stays.
+
+    The one that an extension inherited goes too: it would vouch for files that are no more.
+    """
+    named = {problem.path for problem in problems}
+    records = (layout.commit_object(*where), layout.inherited_object(*where))
+    vouching = [Problem(name, "its shard is damaged") for name in records if name not in named]
+    for problem in [*problems, *vouching]:
+        is_reached = evidence.ways.block(problem.path.rpartition("/")[0]) is None
+        is_there = is_reached and os.path.lexists(evidence.ways.path(problem.path))
+        if problem.kind == "file" and is_there:
             yield _quarantine(problem)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
 
 from losa.errors import ResourceError
 from losa.store.plan import Plan
 
 MARGIN = 1.02
+_UNITS: Final = ((10**9, "GB"), (10**6, "MB"), (0, "kB"))
 
 
 def bytes_needed(plan: Plan, rows: int | None = None) -> int:
@@ -41,5 +43,16 @@ def check_room(path: Path, needed: int, todo: str) -> None:
     stats = os.statvfs(place)
     free = stats.f_bavail * stats.f_frsize
     if needed > free:
-        what = f"{needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free on its disk"
+        what = f"{in_units(needed)} needed, {in_units(free)} free on its disk"
         raise ResourceError(path, what, todo)
+
+
+def in_units(count: int) -> str:
+    """A number of bytes for people.
+
+    Example:
+        >>> in_units(700), in_units(2_500_000), in_units(3 * 10**12)
+        ('0.7 kB', '2.5 MB', '3000.0 GB')
+    """
+    size, unit = next(scale for scale in _UNITS if count >= scale[0])
+    return f"{count / (size or 1e3):.1f} {unit}"

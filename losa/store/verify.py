@@ -18,7 +18,14 @@ from losa.errors import StoreError
 from losa.store import files, layout
 from losa.store.damage import Problem, file_problem, shard_bytes, shard_damage
 from losa.store.derived import is_sound_commit
-from losa.store.evidence import Evidence, gather_evidence, plan_problems, spared_problems
+from losa.store.evidence import (
+    Evidence,
+    check_written_here,
+    gather_evidence,
+    plan_problems,
+    spared_problems,
+)
+from losa.store.plan import Plan
 from losa.store.strays import find_strays
 
 Progress = Callable[[int, int], None]
@@ -48,7 +55,7 @@ def verify_store(
     and bytes in all.
 
     Raises:
-        StoreError: there is no store at ``path``, or one of a newer format.
+        StoreError: there is no store at ``path``, or one of a newer format or of foreign arrays.
         ResourceError: the disk fails.
     """
     found = examine_store(path, deep=deep, progress=progress).problems
@@ -62,10 +69,11 @@ def examine_store(
     """Look at every file of a store, as :func:`verify_store`, and say all that is known then.
 
     Raises:
-        StoreError: there is no store at ``path``, or one of a newer format.
+        StoreError: there is no store at ``path``, or one of a newer format or of foreign arrays.
         ResourceError: the disk fails.
     """
     evidence = gather_evidence(path)
+    check_written_here(evidence)
     found = Examination(evidence)
     if evidence.plan is None:
         found.problems += plan_problems(evidence)
@@ -111,6 +119,8 @@ def _all_shards(found: Examination, *, deep: bool, progress: Progress | None) ->
         if record:
             objects = record["objects"]
             yield from shard_damage(found.evidence.ways, plan, where, objects, deep=deep)
+        elif not found.evidence.is_sealed:
+            yield from _inherited_problems(found.evidence, where, deep=deep)
         done += shard_bytes(plan, *where)
         if progress:
             progress(done, total)
@@ -139,6 +149,38 @@ def _commit_problems(
     facts["ok"] += record["ok"]
     facts["skipped"] += [[row["row"], row["code"]] for row in record["skipped"]]
     return record
+
+
+def _inherited_problems(
+    evidence: Evidence, where: tuple[str, int], *, deep: bool
+) -> Iterator[Problem]:
+    """What is wrong with what an extension has of a shard before its new taps are committed."""
+    ways, name = evidence.ways, layout.inherited_object(*where)
+    if not os.path.lexists(ways.path(name)):
+        return
+    try:
+        data = ways.whole(name)
+        record = files.parse_json(Path(ways.path(name)), data)
+    except StoreError as error:
+        yield file_problem(ways, name, error, where)
+        return
+    plan = _inherited_plan(evidence.sound_plan, where, record)
+    if not is_sound_commit(plan, *where, record) or files.canonical_json(record) != data:
+        yield Problem(name, "is not a sound commit record", shard=where)
+        return
+    yield from shard_damage(ways, plan, where, record["objects"], deep=deep)
+
+
+def _inherited_plan(plan: Plan, where: tuple[str, int], record: Mapping[str, Any]) -> Plan:
+    """The plan at the taps that a record says are there; those of a record that is none: all."""
+    split, shard = where
+    objects = record.get("objects")
+    taps = [
+        tap
+        for tap in plan.spec.taps
+        if isinstance(objects, dict) and layout.tokens_object(split, tap, shard) in objects
+    ]
+    return plan.with_taps(tuple(taps)) if taps else plan
 
 
 def _check_commit(

@@ -11,8 +11,9 @@ from jaxtyping import Float, Float16, Float32, Int32, Int64, Shaped, UInt8
 
 from losa.features import FeatureSpec, Sample, StoreDtype, TokenGrid
 from losa.store import Calibration, Plan
+from losa.store.derived import listing_digest
 from losa.store.order import EpochOrder
-from losa.store.plan import Numerics
+from losa.store.plan import Numerics, SplitPlan
 
 RAW: Mapping[str, str] = {"float16": "<f2", "float32": "<f4", "bfloat16": "<u2", "int8": "<i1"}
 CHANNEL = np.array([[0.5, 0.25, 1.0, 2.0, 1.0, 4.0], [1.0, 2.0, 0.5, 1.0, 0.25, 1.0]], "<f4")
@@ -104,7 +105,10 @@ class MemoryStore:
             preprocessing=dict(self.preprocessing),
             dataset="memory",
             classes=self.classes,
-            splits={},
+            splits={
+                name: SplitPlan(len(split.samples), split.rows, listing_digest(split.samples))
+                for name, split in self.members.items()
+            },
             shard_rows=64,
             order_seed=0,
             calibration_rows=8,

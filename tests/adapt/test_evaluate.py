@@ -15,7 +15,7 @@ from losa.adapt.checkpoint import load_adaptor
 from losa.adapt.evaluate import evaluate, logits_of_rows
 from losa.adapt.train import adapt_on
 from losa.config import AdaptConfig
-from losa.errors import InputError, MismatchError, StoreError
+from losa.errors import InputError, MismatchError, StoreError, UsageError
 from losa.precision import decode
 from tests.adapt.memory_store import QUANTISER, MemoryStore, separable_store
 
@@ -88,8 +88,54 @@ def test_train_without_the_rows_that_the_run_held_out_is_what_it_trained_on(
             rows[split] = {row["key"] for row in csv.DictReader(file)}
     assert (len(rows["train"]), len(rows["val"])) == (72, 8)
     assert not rows["train"] & rows["val"]
-    store.store_id = "6" * 64  # of another store nothing was held out
+
+
+@pytest.mark.parametrize("has_val", [False, True])
+def test_what_a_run_held_out_is_known_by_the_listing_whatever_the_store_has_become(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_val: bool
+) -> None:
+    store = separable_store({"train": 80}, noise=4.0)
+    monkeypatch.setattr("losa.adapt.evaluate.open_source", lambda *_, **__: store)
+    adapt_on(store, AdaptConfig(out=tmp_path, device="cpu", epochs=1))
+    store.store_id = "6" * 64
+    if has_val:
+        store.members["val"] = separable_store().members["val"]
+    del store.plan  # made anew from what follows
+    assert evaluate(tmp_path, split="train", device="cpu")["rows"] == 72
+    assert evaluate(tmp_path, split="val", device="cpu")["rows"] == (30 if has_val else 8)
+
+
+@pytest.mark.parametrize("other", ["listing", "order"])
+def test_of_other_rows_a_run_has_held_out_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    store = separable_store({"train": 80}, noise=4.0)
+    monkeypatch.setattr("losa.adapt.evaluate.open_source", lambda *_, **__: store)
+    adapt_on(store, AdaptConfig(out=tmp_path, device="cpu", epochs=1))
+    if other == "listing":
+        train = store.split("train")
+        train.samples = (replace(train.samples[0], key="another"), *train.samples[1:])
+        del store.plan  # made anew from what follows
+    else:
+        monkeypatch.setattr(store, "plan", replace(store.plan, order_seed=1))
     assert evaluate(tmp_path, split="train", device="cpu")["rows"] == 80
+
+
+def test_a_run_with_a_val_of_its_own_has_held_out_nothing(
+    store: MemoryStore, tmp_path: Path
+) -> None:
+    run = train(store, tmp_path)
+    del store.members["val"], store.plan
+    assert evaluate(run, split="train", device="cpu")["rows"] == 90
+
+
+@pytest.mark.parametrize(("place", "message"), [("gone/p.csv", "does not exist"), (".", "folder")])
+def test_predictions_that_could_not_be_written_are_refused_before_the_work(
+    tmp_path: Path, place: str, message: str
+) -> None:
+    # There is no run here either, which is not looked for yet.
+    with pytest.raises(UsageError, match=f"--predictions: .*{message}"):
+        evaluate(tmp_path / "run", predictions=tmp_path / place)
 
 
 def test_a_run_trained_with_autocast_on_the_cpu_is_evaluated_with_it(

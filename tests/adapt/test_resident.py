@@ -242,7 +242,33 @@ def test_free_memory_is_what_the_system_says(
     table = tmp_path / "meminfo"
     table.write_text("MemTotal: 9 kB\nMemAvailable:       7 kB\n")
     monkeypatch.setattr("losa.adapt.resident.MEMORY", table)
+    monkeypatch.setattr("losa.adapt.resident.GROUPS", tmp_path)
     assert free_bytes(CPU) == 7 * 1024
+
+
+@pytest.mark.parametrize(
+    ("files", "want"),
+    [
+        ({"max": "1000", "current": "900", "stat": "anon 850\ninactive_file 50\n"}, 150),
+        ({"max": "1000", "current": "1200", "stat": ""}, 0),
+        ({"max": "9000", "current": "900", "stat": ""}, 7 * 1024),
+        ({"max": "max", "current": "900", "stat": ""}, 7 * 1024),
+        ({"max": "1000"}, 7 * 1024),
+        ({"limit_in_bytes": "1000", "usage_in_bytes": "900", "stat": "total_inactive_file 5"}, 105),
+        ({"limit_in_bytes": str(2**63 - 4096), "usage_in_bytes": "900", "stat": ""}, 7 * 1024),
+    ],
+)
+def test_a_containers_limit_counts_too_without_what_is_only_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], want: int
+) -> None:
+    (tmp_path / "meminfo").write_text("MemAvailable: 7 kB\n")
+    folder = tmp_path / "memory" if "limit_in_bytes" in files else tmp_path
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / f"memory.{name}").write_text(text)
+    monkeypatch.setattr("losa.adapt.resident.MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr("losa.adapt.resident.GROUPS", tmp_path)
+    assert free_bytes(CPU) == want
 
 
 @pytest.mark.gpu

@@ -22,9 +22,31 @@ def test_writing_and_reading_are_measured_at_two_sizes(
     monkeypatch.setattr(memory, "VIT_B", toy)
     monkeypatch.setattr(memory, "in_child", in_this_process)
     assert memory.main(["--rows", "40", "--times", "2", "--images", "0"]) == 0
-    found = published("memory")["found"]
+    document = published("memory")
+    found = document["found"]
     assert set(found) == {"write", "read"}
+    assert found["read"]["allowed_bytes"] == 64 * 10**6 + 4 * 32 * toy.sample_bytes
+    whats = ("growth", "above_imports")
+    assert set(document["hits"]) == {f"{name} {what}" for name in found for what in whats}
     assert all(found[name]["large"]["peak"] > 2**20 for name in found)
+
+
+@pytest.mark.parametrize(
+    ("peak", "growth", "absolute"),
+    [(1019, True, True), (1021, False, True), (1200, False, False)],
+)
+def test_a_case_may_hold_64_mb_and_four_of_its_own_batches(
+    peak: int, growth: bool, absolute: bool
+) -> None:
+    large = {"imports": 928 * 10**6, "peak": peak * 10**6}
+    found = memory.compared("read", 10 * 10**6, {"imports": 1, "peak": 10**9}, large)
+    assert found["allowed_bytes"] == 104 * 10**6
+    assert (found["growth_hit"], found["above_imports_hit"]) == (growth, absolute)
+
+
+def test_what_the_children_of_a_process_hold_counts_as_its_own() -> None:
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ALLOCATE!r}])"
+    assert memory.watch((sys.executable, "-c", parent)) > 2**27
 
 
 def test_a_command_is_watched_from_outside() -> None:

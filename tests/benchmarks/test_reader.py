@@ -16,3 +16,4 @@ def test_every_contender_stands_in_one_table(
     assert {"losa", "copy from RAM", "zarr oindex"} < set(document["seconds"])
     assert document["epoch_bytes"] == 64 * 4 * 5 * 8 * 2
     assert document["ratios"]["losa_to_oindex"]["best"] > 0
+    assert set(document["hits"]) == {"losa_to_ram_copy", "losa_to_oindex"}

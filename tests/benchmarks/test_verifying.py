@@ -16,3 +16,5 @@ def test_quick_and_deep_verification_are_timed(
     document = published("verifying")
     assert len(document["quick_seconds"]) == 2
     assert document["bytes"] == 40 * toy.sample_bytes
+    assert document["hits"]["quick"] == (min(document["quick_seconds"]) <= 2)
+    assert set(document["hits"]) == {"quick", "deep"}

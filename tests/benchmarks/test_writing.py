@@ -26,7 +26,28 @@ def test_the_cost_of_durability_is_a_share_of_the_extraction(
     cost = document["durability"]["best"]
     assert cost["of_writing"] == pytest.approx((full - none) / none, abs=1e-3)
     assert cost["of_extraction_at_2_ms"] == pytest.approx((full - none) / (none + 0.08), abs=1e-3)
+    assert document["durability"]["paired"] == cost
     assert document["object_bytes"] == 16 * 80
+    ratios = {name: document[name]["hit"] for name in ("losa_to_bare", "losa_to_bare_unsynced")}
+    assert document["hits"] == {**ratios, "durability_of_extraction_at_2_ms": None}
+
+
+@pytest.mark.parametrize(("share", "hit"), [(0.02, True), (0.03, True), (0.04, False)])
+def test_syncs_of_large_objects_may_cost_three_per_cent_of_an_extraction(
+    share: float, hit: bool
+) -> None:
+    ratio = {"hit": True}
+    cost = {"best": {"of_writing": 0.5, "of_extraction_at_1_ms": share}}
+    result = {"losa_to_bare": ratio, "losa_to_bare_unsynced": ratio, "durability": cost}
+    assert writing.hits(result, 2**26)["durability_of_extraction_at_1_ms"] is hit
+    assert writing.hits(result, 2**26 - 1)["durability_of_extraction_at_1_ms"] is None
+
+
+def test_the_paired_cost_is_the_median_of_the_rounds_own() -> None:
+    times = {writing.FULL: [1.1, 22.0, 1.3], writing.NONE: [1.0, 20.0, 1.0]}
+    cost = writing.durability(times, {"of_writing": 0.0})
+    assert cost["paired"]["of_writing"] == pytest.approx(0.1)
+    assert cost["median"]["of_writing"] == pytest.approx(0.3)
 
 
 def test_the_bare_writer_writes_as_many_bytes_and_syncs_as_often(

@@ -3,41 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from losa.config import ExtractConfig
 from losa.errors import InputError, MismatchError, StoreError, UsageError
-from losa.extract.backbones import Backbone, BackboneRequest, build_backbone
 from losa.extract.extraction import ExtractEvent
 from losa.extract.run import extract
-from losa.features import StoreDtype, resolve_taps
+from losa.features import StoreDtype
 from losa.store import layout, open_store, system
 from losa.store.verify import verify_store
+from tests.extract.extending import StopError, built_once, extending, stop_after
 from tests.extract.picture_folder import picture_folder, tiny_config
 from tests.store.build import tree
 
 COUNTS = {"train": 7, "val": 2}
 BOTH = ("train", "val")
-
-
-@cache
-def whole_backbone(request: BackboneRequest, amp_dtype: torch.dtype | None) -> Backbone:
-    return build_backbone(request, device=torch.device("cpu"), amp_dtype=amp_dtype)
-
-
-def built_once(
-    request: BackboneRequest, *, device: torch.device, amp_dtype: torch.dtype | None
-) -> Backbone:
-    """What :func:`build_backbone` gives, built once for all taps: most of a tiny extraction."""
-    whole = whole_backbone(replace(request, taps="all"), amp_dtype)
-    return whole.with_taps(resolve_taps(request.taps, whole.spec.taps))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -71,17 +54,6 @@ def large(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(small: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(small, tmp_path / "s.zarr"))
-
-
-KEPT = ("taps", "store_dtype", "tokens", "img_size", "split", "shard_rows", "seed")
-
-
-def extending(data: Path, store: Path, **changes: Any) -> ExtractConfig:
-    """Extension that says no more than it must."""
-    given = tiny_config(data, store, extend=True).model_dump(exclude_unset=True)
-    kept = (*KEPT, "calibration_rows")
-    values = {name: value for name, value in given.items() if name not in kept}
-    return ExtractConfig(**{**values, **changes})
 
 
 EXTENSIONS: dict[str, dict[str, Any]] = {
@@ -280,18 +252,6 @@ def test_new_taps_are_calibrated_where_the_old_ones_were(pictures: Path, tmp_pat
 # Interruptions.
 
 
-class StopError(Exception):
-    """Stands for a kill at a chosen moment."""
-
-
-def _stop_after(rows: int, phase: str) -> Callable[[ExtractEvent], None]:
-    def tell(event: ExtractEvent) -> None:
-        if event.phase == phase and event.done >= rows:
-            raise StopError
-
-    return tell
-
-
 @pytest.mark.parametrize(
     "moment", [(4, "calibrate"), (0, "extract"), (4, "extract"), (26, "extract")]
 )
@@ -300,7 +260,7 @@ def test_an_interrupted_extension_leaves_the_old_store_and_goes_on_with_the_same
 ) -> None:
     before, config = tree(store), extending(pictures, store, taps="0", split=None)
     with pytest.raises(StopError):
-        extract(config, progress=_stop_after(*moment))
+        extract(config, progress=stop_after(*moment))
     assert tree(store) == before
     assert verify_store(store) == []
     left = 27 if moment[0] < 8 else 2
@@ -312,9 +272,7 @@ def test_another_extension_does_not_take_over_one_that_was_begun(
     store: Path, pictures: Path, large: Path
 ) -> None:
     with pytest.raises(StopError):
-        extract(
-            extending(pictures, store, taps="0", split=None), progress=_stop_after(4, "extract")
-        )
+        extract(extending(pictures, store, taps="0", split=None), progress=stop_after(4, "extract"))
     with pytest.raises(MismatchError, match=r"another extension that was begun .*features\.taps"):
         extract(extending(pictures, store, taps="1", split=None))
     extract(extending(pictures, store, taps="0", split=None))

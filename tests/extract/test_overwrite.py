@@ -179,9 +179,13 @@ def test_what_the_next_overwrite_has_put_aside_is_not_deleted(toy: Path) -> None
 
 
 def test_what_stands_in_the_new_stores_place_keeps_the_old_one_aside(toy: Path) -> None:
-    with pytest.raises(StopError), set_aside(toy, PLAN.digest, active=True):
-        begin_store(toy, PLAN)
-        raise StopError
+    def begin_and_stop() -> None:
+        with set_aside(toy, PLAN.digest, active=True):
+            begin_store(toy, PLAN)
+            raise StopError
+
+    with pytest.raises(StopError):
+        begin_and_stop()
     assert open_store(old_of(toy)).plan == OTHER
 
 

@@ -63,6 +63,6 @@ def test_a_place_that_cannot_be_found_out_is_refused_in_one_line(
 ) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "back")
     (tmp_path / "back").symlink_to(tmp_path / "loop")
-    with pytest.raises(UsageError, match="--store: .* cannot name a store") as caught:
+    with pytest.raises(UsageError, match=r"--store: .* cannot name a store") as caught:
         store_place(tmp_path / store)
     assert "\n" not in str(caught.value)

@@ -93,7 +93,7 @@ def copy(pictures: Path, tmp_path: Path) -> Path:
 def test_a_row_whose_picture_is_another_now_is_named(store: Path, copy: Path) -> None:
     Image.new("RGB", (32, 32), (255, 255, 0)).save(copy / "train/red/001.png")
     found = recompute_rows(request(store, copy))
-    assert (found["failed"], found["within"]) == (1, False)
+    assert (found["failed"], found["not_compared"], found["within"]) == (1, 0, False)
     assert found["worst_row"]["path"] == "train/red/001.png"
     assert found["worst_row"] == found["failures"][0]
     assert found["worst_row"]["relative_l2"] == found["worst"] > found["tolerance"]
@@ -107,9 +107,12 @@ def test_a_picture_that_is_gone_fails_with_its_reason(store: Path, copy: Path) -
     assert (found["rows"], found["failed"], found["within"]) == (ROWS, 1, False)
     (failure,) = found["failures"]
     assert (failure["path"], failure["reason"]) == ("val/blue/000.png", "is missing")
+    assert found["not_compared"] == 1
     assert found["worst"] < found["tolerance"]
     shutil.rmtree(copy)
-    assert recompute_rows(request(store, copy, rows=1))["worst_row"]["reason"] == "is missing"
+    found = recompute_rows(request(store, copy, rows=1))
+    assert found["worst_row"]["reason"] == "is missing"
+    assert (found["failed"], found["not_compared"], found["worst"]) == (1, 1, None)
 
 
 def test_features_that_are_not_finite_any_more_fail(

@@ -229,7 +229,8 @@ class StoreMachine(RuleBasedStateMachine):
                 assert not (hurt and is_told) or (found if len(hurt) > 1 else found == hurt)
             assert rest <= named
         if not self.damaged and layout.SEALED_OBJECT not in named:
-            assert named == set()
+            # Who was killed just after it gave the seal its name has left the temporary one.
+            assert all(name.startswith(PASSING) for name in named)
 
     @rule(acts=st.integers(0, 60))
     def repair_and_die(self, acts: int) -> None:
@@ -256,8 +257,11 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def clean(self) -> None:
-        with self.alive():
-            clean_store(self.path, older_than_days=0, act=True)
+        try:
+            with self.alive():
+                clean_store(self.path, older_than_days=0, act=True)
+        except LosaError:
+            assert self.damaged
 
     @rule()
     def read(self) -> None:

@@ -15,6 +15,7 @@ from losa.store.claims import ShardTask
 from losa.store.cleaning import clean_store
 from tests.store.build import begin_store, fill_store, small_plan, small_store, tree
 from tests.store.elsewhere import claim_path, foreign_claim, here
+from tests.store.rezarr import recompressed
 from tests.store.systems import failing
 
 NOW = 1_000_000_000.0
@@ -90,12 +91,31 @@ def test_the_quarantine_goes_when_it_is_old(store: Path) -> None:
         os.utime(aside, (NOW - age * DAY, NOW - age * DAY))
     done = clean_store(store, act=True, now=NOW)
     assert done.to_json() == {
-        "acted": True,
         "removed": [{"path": ".losa/quarantine/0001", "bytes": 5, "why": "was set aside long ago"}],
         "bytes": 5,
     }
     assert removed(store, 5.0) == [".losa/quarantine/0002"]
     assert tree(store) == before
+
+
+def test_what_was_set_aside_stays_while_the_store_may_need_it(store: Path, tmp_path: Path) -> None:
+    foreign = recompressed(store, tmp_path / "f.zarr", only="train/tokens")
+    damaged = Path(shutil.copytree(store, tmp_path / "d.zarr"))
+    (damaged / "train/tokens/tap01/c.0.0.0").unlink()
+    unsealed = Path(shutil.copytree(store, tmp_path / "u.zarr"))
+    (unsealed / layout.SEALED_OBJECT).unlink()
+    for path in (foreign, damaged, unsealed, store):
+        (path / layout.QUARANTINE_FOLDER / "0001").mkdir(parents=True)
+        (path / "a.partial").write_text("no damage: it goes as well")
+    kept = ["a.partial"]
+    assert [removed(path, -1e6) for path in (foreign, damaged, unsealed)] == [kept] * 3
+    assert removed(store, -1e6) == [".losa/quarantine/0001", "a.partial"]
+
+
+def test_a_store_without_a_plan_is_none(store: Path) -> None:
+    shutil.rmtree(store / ".losa")
+    with pytest.raises(StoreError, match="plan"):
+        clean_store(store)
 
 
 def test_by_the_clock_what_was_just_set_aside_stays(store: Path) -> None:

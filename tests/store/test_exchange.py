@@ -135,8 +135,27 @@ def test_a_file_is_replaced_only_when_that_is_asked_for(store: Path, tmp_path: P
     assert out.read_text() == "mine"
     export_store(store, out, overwrite=True)
     assert open_h5(out).store_id == open_store(store).store_id
+    (tmp_path / "b.h5").mkdir()
     with pytest.raises(UsageError, match="exists already"):
-        export_store(store, tmp_path, overwrite=True)
+        export_store(store, tmp_path / "b.h5", overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["a", "a.hdf", "a.h5.zarr", ".h5"])
+def test_a_file_that_would_not_be_known_by_its_name_is_not_written(
+    store: Path, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(UsageError, match=r"give a name that ends in \.h5 or \.hdf5"):
+        export_store(store, tmp_path / name)
+    assert names_in(tmp_path) == ["s.zarr"]
+
+
+def test_a_file_in_the_store_itself_is_not_written(store: Path, tmp_path: Path) -> None:
+    before = tree(store)
+    (tmp_path / "link").symlink_to(store)
+    for out in (store / "a.h5", tmp_path / "link/train/a.h5", store / "new/../a.h5"):
+        with pytest.raises(UsageError, match="lies in the store itself"):
+            export_store(store, out)
+    assert tree(store) == before
 
 
 def test_a_file_that_another_process_wrote_meanwhile_stays(store: Path, tmp_path: Path) -> None:
@@ -211,9 +230,9 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
 ) -> None:
     full = os.statvfs_result((4096, 4096, 9, 0, 0, 9, 9, 9, 0, 255))
     monkeypatch.setattr(os, "statvfs", lambda _: full)
-    with pytest.raises(ResourceError, match="GB needed"):
+    with pytest.raises(ResourceError, match=r"kB needed, 0\.0 kB free"):
         export_store(store, tmp_path / "b.h5")
-    with pytest.raises(ResourceError, match="GB needed"):
+    with pytest.raises(ResourceError, match=r"kB needed, 0\.0 kB free"):
         import_store(file, tmp_path / "t.zarr")
     assert names_in(tmp_path) == ["a.h5", "s.zarr"]
 
@@ -271,6 +290,14 @@ def test_an_import_of_what_is_there_already_changes_nothing(store: Path, file: P
     assert tree(store) == before
 
 
+def test_an_import_does_not_vouch_for_a_sealed_store_that_lacks_files(
+    store: Path, file: Path
+) -> None:
+    (store / "val/tokens/tap03/c.0.0.0").unlink()
+    with pytest.raises(StoreError, match=r"val/tokens/tap03/c\.0\.0\.0 is missing"):
+        import_store(file, store)
+
+
 def test_a_shard_that_another_process_writes_is_left_to_it(file: Path, tmp_path: Path) -> None:
     back, plan = tmp_path / "t.zarr", open_h5(file).plan
     create_store(back, plan, samples(plan), statistics(plan))
@@ -290,7 +317,7 @@ def test_another_store_at_the_place_is_refused(file: Path, tmp_path: Path) -> No
         back = tmp_path / f"{name}.zarr"
         create_store(back, *parts)
         before = tree(back)
-        with pytest.raises(MismatchError, match=name):
+        with pytest.raises(MismatchError, match=f"{name}.*; give another --store$"):
             import_store(file, back)
         assert tree(back) == before
     place = tmp_path / "folder"

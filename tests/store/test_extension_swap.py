@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +18,25 @@ from losa.store import (
     Plan,
     SplitReader,
     files,
+    layout,
     lock,
     open_store,
     system,
 )
 from losa.store.extending import (
+    begun_extension,
     extension_of,
     finish_extension,
+    finished_extension,
 )
 from losa.store.plan import SplitPlan
 from losa.store.verify import verify_store
+from tests.store import larger
 from tests.store.build import (
     features,
     small_plan,
     small_store,
+    statistics,
     tree,
 )
 from tests.store.larger import ROWS, Unsynced, begun, fill, names, narrow, small
@@ -64,6 +70,16 @@ def ready(old: Path, whole: Plan) -> Path:
 @pytest.fixture
 def want(whole: Plan, tmp_path: Path) -> dict[str, bytes]:
     return tree(small(tmp_path / "one/s.zarr", whole))
+
+
+def test_what_was_left_by_who_sealed_the_extension_and_died_goes(
+    ready: Path, want: dict[str, bytes]
+) -> None:
+    (extension_of(ready) / layout.TMP_FOLDER / "4194305-1-x-0").write_bytes(
+        b"the seal's first name"
+    )
+    finish_extension(ready)
+    assert tree(ready) == want
 
 
 def test_the_old_store_can_be_read_until_the_end(ready: Path, want: dict[str, bytes]) -> None:
@@ -234,6 +250,105 @@ def test_what_is_no_extension_is_neither_swapped_in_nor_deleted(
     assert tree(tmp_path / "s.zarr") == {
         name.removeprefix("s.zarr/"): data for name, data in before.items() if name[0] == "s"
     }
+
+
+def other_values(path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store of the same plan, whose features are others."""
+    with monkeypatch.context() as patch:
+        patch.setattr(larger, "features", lambda *args: -features(*args))
+        small(path, plan)
+
+
+def with_other_statistics(path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        halves = {name: values / 2 for name, values in statistics(small_plan(ROWS)).items()}
+        patch.setattr(larger, "statistics", lambda _: halves)
+        small(path, plan)
+
+
+def on_another_device(path: Path, plan: Plan, _: pytest.MonkeyPatch) -> None:
+    small(path, replace(plan, numerics=replace(plan.numerics, device="cuda")))
+
+
+def with_other_exponents(path: Path, plan: Plan, _: pytest.MonkeyPatch) -> None:
+    small(path, replace(plan, exponents=tuple(1 for _ in plan.exponents)))
+
+
+REPLACED = {
+    "000000.json": other_values,
+    "mean/c.0": with_other_statistics,
+    "plan.json": on_another_device,
+    "plan.json ": with_other_exponents,
+}
+
+
+@pytest.mark.parametrize("name", REPLACED)
+@pytest.mark.parametrize("taps", [(1,), (1, 3)])
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_the_extension_of_a_store_that_was_replaced_since_is_refused(
+    old: Path,
+    whole: Plan,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    taps: tuple[int, ...],
+    is_sealed: bool,
+) -> None:
+    plan = narrow(whole, taps, ("train", "val"))
+    begun(old, plan)
+    if is_sealed:
+        fill(extension_of(old), whole)
+    shutil.rmtree(old)
+    REPLACED[name](old, narrow(whole, (1,), ("train",)), monkeypatch)
+    before = tree(old.parent)
+    act = finish_extension if is_sealed else partial(begun_extension, wanted=plan)
+    message = rf"s\.zarr\.extended: .*{name.strip()} differs"
+    with pytest.raises(MismatchError, match=message) as caught:
+        act(old)
+    assert "remove" in str(caught.value)
+    assert tree(old.parent) == before
+
+
+def test_a_store_of_another_numerics_class_is_not_deleted_for_an_extension(
+    ready: Path, whole: Plan
+) -> None:
+    shutil.rmtree(ready)
+    on_another_device(ready, whole, pytest.MonkeyPatch())
+    before = tree(ready.parent)
+    with pytest.raises(MismatchError, match=r"plan\.json differs"):
+        finish_extension(ready)
+    assert tree(ready.parent) == before
+
+
+def test_what_was_set_aside_of_the_store_says_nothing_against_its_extension(
+    ready: Path, want: dict[str, bytes]
+) -> None:
+    (ready / layout.commit_object("train", 1)).unlink()
+    finish_extension(ready)
+    assert tree(ready) == want
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"objects":[]}'])
+def test_a_damaged_record_of_an_extension_is_not_the_stores(
+    old: Path, whole: Plan, content: bytes
+) -> None:
+    begun(old, whole)
+    name = layout.inherited_object("train", 1)
+    (extension_of(old) / name).unlink()
+    (extension_of(old) / name).write_bytes(content)
+    with pytest.raises(MismatchError, match=r"000001\.json differs"):
+        begun_extension(old, whole)
+
+
+def test_an_extension_that_has_taken_its_place_is_found_there(ready: Path, whole: Plan) -> None:
+    assert finished_extension(ready, whole) is None
+    finish_extension(ready)
+    found = finished_extension(ready, whole)
+    assert found is not None
+    assert found.plan == whole
+    more = {**whole.splits, "test": SplitPlan(16, 16, "2" * 64)}
+    assert finished_extension(ready, replace(whole, splits=more)) is None
+    shutil.rmtree(ready)
+    assert finished_extension(ready, whole) is None
 
 
 def test_what_a_dead_process_was_deleting_is_deleted(old: Path) -> None:

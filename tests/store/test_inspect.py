@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from losa.store import open_store
+import pytest
+
+from losa.errors import StoreError
+from losa.store import files, layout, open_store
 from losa.store.inspect import describe_store
 from tests.store.build import begin_store, small_plan, small_store
 
@@ -30,3 +34,24 @@ def test_a_store_without_its_empty_folders_is_described(tmp_path: Path) -> None:
     for name in ("commits", "claims", "tmp"):
         shutil.rmtree(tmp_path / "s.zarr/.losa" / name)
     assert describe_store(tmp_path / "s.zarr")["splits"]["val"]["committed"] == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data[:0],
+        lambda data: data[:-9],
+        lambda data: data.replace(b'"ok":20', b'"ok":19'),
+        lambda data: data.replace(b",", b", ", 1),
+    ],
+)
+def test_of_a_damaged_seal_no_id_is_made_up(
+    tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    seal = small_store(tmp_path / "s.zarr") / layout.SEALED_OBJECT
+    before = files.read_file(seal)
+    seal.write_bytes(change(before))
+    assert seal.read_bytes() != before
+    with pytest.raises(StoreError) as caught:
+        describe_store(tmp_path / "s.zarr")
+    assert caught.value.subject == str(seal)

@@ -38,6 +38,13 @@ def test_what_is_not_there_is_an_error(tmp_path: Path, name: str) -> None:
         open_source(tmp_path / name)
 
 
+def test_a_file_by_another_name_is_no_store_and_what_it_is_good_for_is_said(tmp_path: Path) -> None:
+    path = h5_file(tmp_path / "x.h5").rename(tmp_path / "x.data")
+    message = "x.data: is a file, and a store is a folder; import an HDF5 file of losa export, or"
+    with pytest.raises(StoreError, match=message):
+        open_source(path)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_a_run_on_the_file_is_the_run_on_the_store(tmp_path: Path, dtype: StoreDtype) -> None:
     store, file = small_store(tmp_path / "s.zarr", small_plan(dtype=dtype)), tmp_path / "s.h5"

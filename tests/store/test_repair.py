@@ -15,13 +15,11 @@ from losa.errors import LockedError, ResourceError, StoreError
 from losa.features import StoreDtype
 from losa.store import Plan, StoreWriter, files, layout, lock, open_store, system
 from losa.store.derived import listing_digest
-from losa.store.extending import extension_of, finish_extension
 from losa.store.plan import SplitPlan
 from losa.store.repair import Repair, repair_store
 from losa.store.seal import seal_digest
 from losa.store.system import System
 from losa.store.verify import verify_store
-from tests.store import larger
 from tests.store.build import fill_store, samples, small_plan, small_store, tree
 from tests.store.systems import failing
 
@@ -167,7 +165,6 @@ def test_a_sound_store_needs_nothing(store: Path) -> None:
     before = tree(store)
     done = repair_store(store, act=True)
     assert done.to_json() == {
-        "acted": True,
         "problems": 0,
         "actions": [],
         "extract": [],
@@ -176,59 +173,6 @@ def test_a_sound_store_needs_nothing(store: Path) -> None:
         "changed_id": False,
     }
     assert tree(store) == before
-
-
-@pytest.fixture
-def extension(tmp_path: Path) -> Path:
-    """An extension by a tap, one of whose shards is committed."""
-    whole = small_plan(larger.ROWS)
-    path = larger.small(tmp_path / "s.zarr", larger.narrow(whole, (1,), ("train", "val")))
-    larger.begun(path, whole)
-    larger.fill(extension_of(path), whole, shards=1)
-    return extension_of(path)
-
-
-@pytest.mark.parametrize("shard", [0, 1])
-@pytest.mark.parametrize(
-    "kind", ["tokens/tap01/c.{}.0.0", "check/tap01/c.{}", "sample/status/c.{}"]
-)
-@pytest.mark.parametrize("damage", [cut, flip, Path.unlink])
-def test_a_damaged_file_that_an_extension_inherited_is_computed_again(
-    extension: Path, tmp_path: Path, damage: Damage, kind: str, shard: int
-) -> None:
-    whole = small_plan(larger.ROWS)
-    victim = extension / "train" / kind.format(shard)
-    shutil.copy(victim, tmp_path / "copy")
-    victim.unlink()
-    (tmp_path / "copy").rename(victim)
-    damage(victim)
-    assert victim.relative_to(extension).as_posix() in [p.path for p in verify_store(extension)]
-    done = repair_store(extension, act=True)
-    assert ("train", shard) in done.extract or shard == 0
-    larger.fill(extension, whole)
-    finish_extension(extension.with_name("s.zarr"))
-    path = extension.with_name("s.zarr")
-    assert kept(path) == tree(larger.small(tmp_path / "one/s.zarr", whole))
-    assert verify_store(path) == []
-
-
-@pytest.mark.parametrize("content", [b"{}", b"", b'{"objects":{}}\n'])
-def test_a_damaged_record_that_an_extension_inherited_is_set_aside(
-    extension: Path, tmp_path: Path, content: bytes
-) -> None:
-    whole, name = small_plan(larger.ROWS), layout.inherited_object("train", 1)
-    (extension / name).unlink()
-    (extension / name).write_bytes(content)
-    assert name in [problem.path for problem in verify_store(extension)]
-    repair_store(extension, act=True)
-    assert (extension / layout.QUARANTINE_FOLDER / "0001" / name).exists()
-    larger.fill(extension, whole)
-    assert kept(extension) == tree(larger.small(tmp_path / "one/s.zarr", whole))
-
-
-def test_a_sound_extension_needs_nothing(extension: Path) -> None:
-    assert [problem.path for problem in verify_store(extension)] == [layout.SEALED_OBJECT]
-    assert repair_store(extension, act=True).actions == ()
 
 
 def test_only_the_damaged_shard_is_extracted_again_and_its_good_files_stay(store: Path) -> None:

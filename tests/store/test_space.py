@@ -10,7 +10,7 @@ import pytest
 
 from losa.errors import ResourceError
 from losa.store.plan import SplitPlan
-from losa.store.space import bytes_needed, check_space
+from losa.store.space import bytes_needed, check_room, check_space
 from tests.store.build import small_plan
 
 
@@ -24,7 +24,26 @@ def test_a_store_larger_than_the_disk_is_refused_before_it_begins(tmp_path: Path
     stats = os.statvfs(tmp_path)
     rows = stats.f_blocks * stats.f_frsize // small_plan().spec.sample_bytes
     plan = replace(small_plan(), splits={"train": SplitPlan(rows, rows, "")})
-    with pytest.raises(ResourceError, match=r"GB needed, .* GB free on its disk; free space") as e:
+    with pytest.raises(
+        ResourceError, match=r"B needed, .* [kMG]B free on its disk; free space"
+    ) as e:
         check_space(tmp_path / "deep/below/s.zarr", plan)
     assert e.value.exit_code == 6
     check_space(tmp_path / "s.zarr", small_plan())
+
+
+@pytest.mark.parametrize(
+    ("needed", "free", "message"),
+    [
+        (120_000, 36_864, "120.0 kB needed, 36.9 kB free"),
+        (3 * 10**9, 4_096_000, "3.0 GB needed, 4.1 MB free"),
+        (900, 0, "0.9 kB needed, 0.0 kB free"),
+    ],
+)
+def test_bytes_are_told_in_units_that_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, needed: int, free: int, message: str
+) -> None:
+    found = os.statvfs_result((4096, 1, 9, 0, free, 9, 9, 9, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: found)
+    with pytest.raises(ResourceError, match=message):
+        check_room(tmp_path, needed, "free space")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import shutil
@@ -10,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from zarr.codecs import TransposeCodec
 
 from losa.errors import ResourceError, StoreError
 from losa.store import files, layout
+from losa.store.exchange import export_store, import_store
+from losa.store.repair import repair_store
 from losa.store.seal import seal_digest
 from losa.store.verify import verify_store
 from tests.store.build import begin_store, fill_store, small_plan, small_store, tree
+from tests.store.rezarr import recompressed
 
 
 @pytest.fixture(scope="module")
@@ -190,8 +195,8 @@ def test_what_is_no_store_is_refused(sealed: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="does not exist"):
         verify_store(tmp_path / "s.zarr")
     (tmp_path / "file").write_text("a")
-    for path in (tmp_path, tmp_path / "file"):
-        with pytest.raises(StoreError, match="is not a losa store"):
+    for path, what in ((tmp_path, "is not a losa store"), (tmp_path / "file", "is a file")):
+        with pytest.raises(StoreError, match=what):
             verify_store(path)
 
 
@@ -205,3 +210,55 @@ def test_a_newer_store_is_refused_and_a_damaged_version_is_not(tmp_path: Path) -
         (path / ".losa" / name).write_bytes(data.replace(b'"major":1', b'"major":2'))
     with pytest.raises(StoreError, match="is losa store format 2"):
         verify_store(path)
+
+
+FOREIGN: dict[str, dict[str, Any]] = {
+    "all arrays": {},
+    "tokens": {"only": "val/tokens"},
+    "scales": {"only": "val/scale"},
+    "one array, as large as before": {
+        "only": "train/tokens/tap03",
+        "chunks": (8, 5, 6),
+        "compressors": None,
+        "filters": [TransposeCodec(order=(0, 2, 1))],
+        "chunk_key_encoding": {"name": "default", "separator": "."},
+    },
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_arrays_are_no_damage_and_never_mended(tmp_path: Path, name: str) -> None:
+    raw = small_store(tmp_path / "r.zarr", small_plan(dtype="int8"))
+    path = recompressed(raw, tmp_path / "s.zarr", **FOREIGN[name])
+    before = tree(path)
+    for act in (verify_store, lambda path: repair_store(path, act=True)):
+        with pytest.raises(StoreError, match=r"recompressed by zarr.*; export and import it$"):
+            act(path)
+    assert tree(path) == before
+    export_store(path, tmp_path / "a.h5")
+    import_store(tmp_path / "a.h5", tmp_path / "t.zarr")
+    assert tree(tmp_path / "t.zarr") == tree(raw)
+
+
+@pytest.mark.parametrize("change", [{"chunk_key_encoding": {}}, {"codecs": [{"name": "zstd"}]}])
+@pytest.mark.parametrize("broken", [(), (0,), (0, 1)])
+def test_a_document_that_only_says_to_be_foreign_is_damage_while_a_shard_is_sound(
+    sealed: Path, tmp_path: Path, change: dict[str, Any], broken: tuple[int, ...]
+) -> None:
+    path = Path(shutil.copytree(sealed, tmp_path / "s.zarr"))
+    document = path / "train/tokens/tap01/zarr.json"
+    document.write_text(json.dumps({**json.loads(document.read_bytes()), **change}))
+    for shard in broken:
+        (path / f"train/tokens/tap01/c.{shard}.0.0").unlink()
+    assert "train/tokens/tap01/zarr.json" in names(path)
+    repair_store(path, act=True)
+    assert "train/tokens/tap01/zarr.json" not in names(path)
+
+
+def test_where_nothing_is_committed_nothing_is_foreign(tmp_path: Path) -> None:
+    path = tmp_path / "s.zarr"
+    begin_store(path, small_plan())
+    document = path / "train/tokens/tap01/zarr.json"
+    document.write_text(json.dumps({**json.loads(document.read_bytes()), "codecs": ["zstd"]}))
+    (path / layout.commit_object("train", 0)).write_text("{}")
+    assert names(path)[0] == layout.commit_object("train", 0)
