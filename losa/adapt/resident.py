@@ -112,7 +112,7 @@ class Resident:
     """
 
     def __init__(
-        self, ring: Ring, rows: Sequence[tuple[RowReader, Int64[np.ndarray, "n"]]]
+        self, ring: Ring, rows: Sequence[tuple[RowReader, Int64[np.ndarray, "..."]]]
     ) -> None:
         self._ring = ring
         # The splits too: a number is theirs for as long as they live.
@@ -263,9 +263,9 @@ class _Held(NamedTuple):
 
 def _rows_by_split(
     parts: Sequence[Part],
-) -> list[tuple[RowReader, Int64[np.ndarray, "n"]]]:
+) -> list[tuple[RowReader, Int64[np.ndarray, "..."]]]:
     """The rows of each split that any part has, ascending."""
-    found: dict[int, tuple[RowReader, Int64[np.ndarray, "n"]]] = {}
+    found: dict[int, tuple[RowReader, Int64[np.ndarray, "..."]]] = {}
     for part in parts:
         _, before = found.get(id(part.split), (part.split, part.rows))
         found[id(part.split)] = part.split, np.union1d(before, part.rows)

@@ -161,23 +161,28 @@ class Ring:
     ) -> Generator[FeatureBatch, None, None]:
         free = list(self._slots)
         pending: deque[tuple[_Slot, Int64[np.ndarray, "b"], list[Future[None]]]] = deque()
+
+        def ask(most: int) -> None:
+            while free and len(pending) < most and (rows := next(order, None)) is not None:
+                slot = free.pop(0)
+                pending.append((slot, rows, self._submit(split, rows, slot)))
+
+        # The first batch is what everybody waits for: the others are asked for when it is there.
+        ask(1)
         try:
-            while True:
-                while free and (rows := next(order, None)) is not None:
-                    slot = free.pop(0)
-                    pending.append((slot, rows, self._submit(split, rows, slot)))
-                if not pending:
-                    return
+            while pending:
                 slot, rows, reads = pending[0]
                 for read in reads:
                     read.result()
                 pending.popleft()
+                ask(len(self._slots))
                 try:
                     yield slot.deliver(rows)
                 finally:
                     # Also when the consumer leaves here: what it has queued still reads the batch.
                     slot.release()
                 free.append(slot)
+                ask(len(self._slots))
         finally:
             reads = [read for _, _, batch in pending for read in batch]
             for read in reads:

@@ -291,7 +291,7 @@ def _passes_on(extended: Path, path: Path, where: tuple[str, int]) -> bool:
 def _says_as_much(larger: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     try:
         common = {name: larger["objects"].get(name) for name in record["objects"]}
-        return common == record["objects"] and larger["skipped"] == record["skipped"]
+        return bool(common == record["objects"] and larger["skipped"] == record["skipped"])
     except (KeyError, TypeError, AttributeError):
         return False
 

@@ -212,14 +212,25 @@ def read_file(path: Path, *, at_most: int = MAX_JSON_BYTES) -> bytes:
         StoreError: it is missing, not regular, or larger than ``at_most`` bytes.
         ResourceError: the disk fails.
     """
-    with os.fdopen(open_regular(path), "rb") as handle:
-        size = os.fstat(handle.fileno()).st_size
+    handle = open_regular(path)
+    try:
+        size = os.fstat(handle).st_size
         if size > at_most:
             raise StoreError(path, f"is {size} bytes, at most {at_most} are read", "is it ours?")
-        try:
-            return handle.read()
-        except OSError as error:
-            raise resource_error(path, error) from error
+        # Not through a file object, which costs as much as the reading: there are many such files.
+        pieces = []
+        while piece := _read(handle, size + 1, path):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(handle)
+
+
+def _read(handle: int, count: int, path: Path) -> bytes:
+    try:
+        return os.read(handle, count)
+    except OSError as error:
+        raise resource_error(path, error) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

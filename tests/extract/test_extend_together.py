@@ -13,7 +13,6 @@ import pytest
 from losa.errors import LockedError, StoreError
 from losa.extract.extraction import Extraction
 from losa.extract.run import extract
-from losa.features import StoreDtype
 from losa.store import layout, open_store
 from losa.store.extending import begin_extension, extension_of
 from losa.store.repair import repair_store
@@ -99,12 +98,11 @@ def test_an_error_that_no_other_process_has_made_good_stays_one(
         extract(extending(pictures, store, taps="0"))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_an_extension_whose_inherited_file_is_damaged_is_finished_after_a_repair(
-    pictures: Path, tmp_path: Path, dtype: StoreDtype
+    pictures: Path, tmp_path: Path
 ) -> None:
     store, whole = tmp_path / "s.zarr", tmp_path / "one/s.zarr"
-    extract(tiny_config(pictures, store, split=("train",), store_dtype=dtype))
+    extract(tiny_config(pictures, store, split=("train",)))
     config, extended = extending(pictures, store, taps="0"), extension_of(store)
     with pytest.raises(StopError):
         extract(config, progress=stop_after(6, "extract"))
@@ -116,7 +114,7 @@ def test_an_extension_whose_inherited_file_is_damaged_is_finished_after_a_repair
         victim.write_bytes(data)
     assert {("train", 0), ("train", 3)} <= set(repair_store(extended, act=True).extract)
     extract(config)
-    extract(tiny_config(pictures, whole, split=("train",), store_dtype=dtype, taps="0,2,11"))
+    extract(tiny_config(pictures, whole, split=("train",), taps="0,2,11"))
     kept = {name: data for name, data in tree(store).items() if "quarantine" not in name}
     assert kept == tree(whole)
     assert verify_store(store) == []

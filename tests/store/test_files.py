@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import subprocess
 import sys
@@ -113,18 +112,10 @@ def test_a_foreign_name_is_never_taken_for_dead(tag: str) -> None:
 def test_a_failing_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x.json").write_text("{}")
 
-    class Failing(io.BytesIO):
-        def __init__(self, handle: int, _: str) -> None:
-            super().__init__()
-            self._handle = handle
+    def fail(*_: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        def fileno(self) -> int:
-            return self._handle
-
-        def read(self, _: int | None = -1) -> bytes:
-            raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(os, "fdopen", Failing)
+    monkeypatch.setattr(os, "read", fail)
     with pytest.raises(ResourceError, match=r"x\.json: input/output error"):
         files.read_file(tmp_path / "x.json")
 
