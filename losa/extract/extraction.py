@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from losa.config import ExtractConfig
-from losa.errors import InputError
+from losa.errors import InputError, LockedError
 from losa.extract.backbones import Backbone
 from losa.extract.calibrate import Calibrator, Statistics, stored_quantiser
 from losa.extract.decode import DecodePool
@@ -120,6 +120,9 @@ class Extraction:
     def write(self) -> int:
         """Write every missing shard; returns the rows that were computed."""
         with StoreWriter(self.place, durable=self.durable, numerics=self._numerics()) as writer:
+            if writer.plan.identity != self.plan.identity:
+                what = "was replaced by another store just now"
+                raise LockedError(self.place, what, "run the same command again")
             if writer.is_sealed:
                 writer.check_whole()
                 return 0

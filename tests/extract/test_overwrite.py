@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from losa.errors import LockedError, MismatchError, ResourceError, StoreError
 from losa.extract.extraction import ExtractEvent
 from losa.extract.overwrite import set_aside
 from losa.extract.run import extract
-from losa.store import layout, lock, open_store
+from losa.store import create_store, layout, lock, open_store
 from tests.extract.picture_folder import picture_folder, tiny_config
 from tests.store.build import begin_store, small_plan, small_store, tree
 
@@ -208,3 +209,19 @@ def test_a_folder_that_cannot_be_renamed_is_named(
         set_aside(toy, PLAN.digest, active=True),
     ):
         pass
+
+
+def test_a_store_that_was_replaced_before_the_first_row_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = picture_folder(tmp_path / "pictures", {"train": 4})
+    path = tmp_path / "s.zarr"
+    def replaced(*arguments: Any, **more: Any) -> None:
+        create_store(*arguments, **more)
+        shutil.rmtree(path)
+        begin_store(path, small_plan())
+
+    monkeypatch.setattr("losa.extract.run.create_store", replaced)
+    with pytest.raises(LockedError, match="was replaced by another store"):
+        extract(tiny_config(pictures, path))
+    assert not any((path / ".losa/commits/train").iterdir())
