@@ -216,6 +216,7 @@ def test_a_store_that_was_replaced_before_the_first_row_is_left_alone(
 ) -> None:
     pictures = picture_folder(tmp_path / "pictures", {"train": 4})
     path = tmp_path / "s.zarr"
+
     def replaced(*arguments: Any, **more: Any) -> None:
         create_store(*arguments, **more)
         shutil.rmtree(path)

@@ -116,3 +116,13 @@ def test_a_commit_record_that_names_what_no_file_can_be_called_is_withdrawn(
     with StoreWriter(path, durable=False) as writer:
         writer.withdraw_damaged()
         assert len(writer.tasks()) == 4
+
+
+def test_a_store_that_is_gone_is_not_the_one_that_was_begun(tmp_path: Path) -> None:
+    path = tmp_path / "s.zarr"
+    begin_store(path, small_plan())
+    with StoreWriter(path) as writer:
+        path.rename(tmp_path / "gone.zarr")
+        with pytest.raises(LockedError, match="is not the store any more"):
+            writer._claims.check_store()
+        (tmp_path / "gone.zarr").rename(path)
