@@ -32,6 +32,11 @@ RAW_DTYPES: Final = {
     "float32": torch.float32,
 }
 
+_Scales = Float16[np.ndarray, "k b l"] | None
+_Arrays = tuple[Shaped[np.ndarray, "k b l d"], _Scales]
+_Piece = tuple[Int64[np.ndarray, "b"], tuple[int, ...], Shaped[np.ndarray, "k b l d"], _Scales]
+"""The arguments of one call of ``read_into``."""
+
 
 @dataclass(frozen=True, slots=True)
 class RingOptions:
@@ -122,7 +127,7 @@ class Ring:
             self.quantiser = torch.tensor(quantiser, device=options.device)
         stream = None
         if options.device.type == "cuda":
-            stream = torch.cuda.Stream(options.device)  # type: ignore[no-untyped-call]
+            stream = torch.cuda.Stream(options.device)  # type: ignore[no-untyped-call]  # torch's stubs
         self._slots = [_Slot(spec, options, stream) for _ in range(options.prefetch + 2)]
         self._pool = ThreadPoolExecutor(options.threads, thread_name_prefix="losa-read")
         self._current: Generator[FeatureBatch, None, None] | None = None
@@ -162,27 +167,30 @@ class Ring:
         free = list(self._slots)
         pending: deque[tuple[_Slot, Int64[np.ndarray, "b"], list[Future[None]]]] = deque()
 
-        def ask(most: int) -> None:
-            while free and len(pending) < most and (rows := next(order, None)) is not None:
-                slot = free.pop(0)
-                pending.append((slot, rows, self._submit(split, rows, slot)))
-
-        # The first batch is what everybody waits for: the others are asked for when it is there.
-        ask(1)
         try:
-            while pending:
+            # The first batch is what everybody waits for, and opening its shards is work for one
+            # thread: several of them stand in each other's way.
+            if (rows := next(order, None)) is not None:
+                slot = free.pop(0)
+                for piece in self._pieces(rows, slot.fill(rows, split)):
+                    split.read_into(*piece)
+                pending.append((slot, rows, []))
+            while True:
+                while free and (rows := next(order, None)) is not None:
+                    slot = free.pop(0)
+                    pending.append((slot, rows, self._submit(split, rows, slot)))
+                if not pending:
+                    return
                 slot, rows, reads = pending[0]
                 for read in reads:
                     read.result()
                 pending.popleft()
-                ask(len(self._slots))
                 try:
                     yield slot.deliver(rows)
                 finally:
                     # Also when the consumer leaves here: what it has queued still reads the batch.
                     slot.release()
                 free.append(slot)
-                ask(len(self._slots))
         finally:
             reads = [read for _, _, batch in pending for read in batch]
             for read in reads:
@@ -192,21 +200,19 @@ class Ring:
     def _submit(
         self, split: RowReader, rows: Int64[np.ndarray, "b"], slot: _Slot
     ) -> list[Future[None]]:
+        pieces = self._pieces(rows, slot.fill(rows, split))
+        return [self._pool.submit(split.read_into, *piece) for piece in pieces]
+
+    def _pieces(self, rows: Int64[np.ndarray, "b"], into: _Arrays) -> Iterator[_Piece]:
+        """What one call reads: a tap of the batch, or a part of it for each thread left over."""
+        out, scales = into
         taps = self.spec.taps
-        out, scales = slot.fill(rows, split)
-        pieces = min(-(-self.options.threads // len(taps)), len(rows))
-        bounds = np.linspace(0, len(rows), pieces + 1).astype(int).tolist()
-        return [
-            self._pool.submit(
-                split.read_into,
-                rows[start:stop],
-                (tap,),
-                out[i : i + 1, start:stop],
-                None if scales is None else scales[i : i + 1, start:stop],
-            )
-            for i, tap in enumerate(taps)
-            for start, stop in pairwise(bounds)
-        ]
+        count = min(-(-self.options.threads // len(taps)), len(rows))
+        bounds = np.linspace(0, len(rows), count + 1).astype(int).tolist()
+        for i, tap in enumerate(taps):
+            for start, stop in pairwise(bounds):
+                part = None if scales is None else scales[i : i + 1, start:stop]
+                yield rows[start:stop], (tap,), out[i : i + 1, start:stop], part
 
 
 class _Buffers(NamedTuple):
@@ -235,9 +241,7 @@ class _Slot:
         )
         self._cuda = None if stream is None else _CudaTwin(self._host, stream)
 
-    def fill(
-        self, rows: Int64[np.ndarray, "b"], split: RowReader
-    ) -> tuple[Shaped[np.ndarray, "k b l d"], Float16[np.ndarray, "k b l"] | None]:
+    def fill(self, rows: Int64[np.ndarray, "b"], split: RowReader) -> _Arrays:
         """Arrays to read ``rows`` into, once their last copy is done; their labels are set here."""
         if self._cuda is not None:
             self._cuda.copied.synchronize()
