@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from jaxtyping import UInt32
 
 from losa.errors import LosaError, StoreError
 from losa.store import files, layout
+from losa.store.crc import crc32
 from losa.store.plan import Plan
 from losa.store.ways import Ways
 
@@ -131,7 +131,7 @@ def shard_damage(
 def record_checks(
     paths: Sequence[Path], record_bytes: Sequence[int], rows: int
 ) -> UInt32[np.ndarray, "n"]:
-    """zlib.crc32 of each of the first ``rows`` records, carried on from one file to the next.
+    """CRC-32 of each of the first ``rows`` records, carried on from one file to the next.
 
     Raises:
         StoreError: a file is missing or ends too soon.
@@ -152,7 +152,7 @@ def _carry_on(checks: UInt32[np.ndarray, "n"], path: Path, size: int) -> None:
             count = min(at_once, len(checks) - first)
             _read_whole(handle, buffer[: count * size], first * size, path)
             checks[first : first + count] = [
-                zlib.crc32(buffer[i * size : (i + 1) * size], int(checks[first + i]))
+                crc32(buffer[i * size : (i + 1) * size], int(checks[first + i]))
                 for i in range(count)
             ]
     finally:

@@ -6,7 +6,6 @@ Source: docs/store-format.md, section "Commit protocol".
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -21,6 +20,7 @@ from jaxtyping import Float16, Shaped, UInt8
 from losa.errors import ResourceError
 from losa.store import files, layout, system
 from losa.store.claims import Claims, ShardTask
+from losa.store.crc import crc32
 from losa.store.plan import Numerics, Plan
 from losa.store.sealed import OK_STATUS
 
@@ -279,7 +279,7 @@ class _Stream:
             system.current.begin_sync(self._handle, self._begun, self._size - self._begun)
             self._begun = self._size
         return [
-            zlib.crc32(data[start : start + size], check)
+            crc32(data[start : start + size], check)
             for start, check in zip(range(0, len(data), size), checks, strict=True)
         ]
 
