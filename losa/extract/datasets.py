@@ -5,10 +5,9 @@ from __future__ import annotations
 import difflib
 import errno
 import hashlib
-import json
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -99,15 +98,6 @@ def load_dataset(
     counts = ", ".join(f"{name} {len(samples)}" for name, samples in dataset.splits.items())
     log.info("%s: %d classes; samples: %s", text, len(dataset.classes), counts)
     return dataset
-
-
-def listing_digest(samples: Iterable[Sample]) -> str:
-    """Sha256 of the keys, paths and labels of a listing, in its order."""
-    digest = hashlib.sha256()
-    for sample in samples:
-        line = json.dumps([sample.key, sample.path, sample.label], separators=(",", ":"))
-        digest.update(line.encode() + b"\n")
-    return digest.hexdigest()
 
 
 def stratified_split(

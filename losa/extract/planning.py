@@ -15,9 +15,10 @@ from losa.device import Compute, resolve_compute
 from losa.errors import UsageError
 from losa.extract.backbones import Backbone, BackboneRequest, build_backbone
 from losa.extract.calibrate import Statistics
-from losa.extract.datasets import Dataset, listing_digest, load_dataset
+from losa.extract.datasets import Dataset, load_dataset
 from losa.precision import exponent_for
 from losa.store import Plan, layout
+from losa.store.derived import listing_digest
 from losa.store.plan import Numerics, SplitPlan, check_same_numerics
 
 logger = logging.getLogger(__name__)

@@ -13,11 +13,12 @@ import torch
 from losa.adapt.checkpoint import AdaptorCard, load_card
 from losa.adapt.metrics import MetricSums
 from losa.errors import MismatchError
-from losa.extract.datasets import Dataset, listing_digest, load_dataset
+from losa.extract.datasets import Dataset, load_dataset
 from losa.extract.decode import DecodePool
 from losa.extract.extraction import ExtractEvent
 from losa.features import Sample
 from losa.live.backbone import LivePipeline, Workers, decode_workers
+from losa.store.derived import listing_digest
 
 log = logging.getLogger(__name__)
 

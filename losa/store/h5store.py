@@ -15,17 +15,16 @@ import numpy as np
 from jaxtyping import Float32, Shaped, UInt8, UInt32
 
 from losa.errors import StoreError, UsageError
-from losa.features import FeatureSpec, Regime, Sample
+from losa.features import Regime, Sample
 from losa.store import files, layout
 from losa.store.h5file import AGAIN, H5File
 from losa.store.hdf5 import column_path, statistic_path
 from losa.store.plan import Plan
 from losa.store.reader import Calibration
-from losa.store.records import ShardRecords
 from losa.store.sealed import OK_STATUS
 from losa.store.shardfile import FileShard, ShardTable, descriptor_limit
 from losa.store.skeleton import statistics_of
-from losa.store.split import SplitReader, Verify
+from losa.store.split import SplitStore, Verify
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _REASON: Final[Mapping[str, type]] = {"row": int, "key": str, "code": int, "message": str}
@@ -87,50 +86,18 @@ def open_h5(path: Path | str, *, verify: Verify = "first", regime: Regime = "aut
     return H5Store(H5File(Path(path)), verify, regime)
 
 
-class H5Store:
+class H5Store(SplitStore):
     """A store in an HDF5 file; see :func:`open_h5`. Splits are opened on first use."""
 
     def __init__(self, file: H5File, verify: Verify, regime: Regime = "auto") -> None:
-        self.path = file.path
-        self.plan = file.plan
+        rows = _H5Rows(file)
+        super().__init__(rows, verify, regime)
         self.origin = Origin.from_json(_parsed(file, "source"), file.path)
         self.store_id = self.origin.digest_of(self.plan)
-        self.files = _H5Rows(file)
+        self.files = rows
         self._file = file
-        self._verify = verify
-        self._regime: Regime = regime
-        self._splits: dict[str, SplitReader] = {}
         reasons = _parsed(file, "skipped")
         self._reasons = {split: _reasons(self.files, split, reasons) for split in self.splits}
-
-    @property
-    def spec(self) -> FeatureSpec:
-        """What the features are."""
-        return self.plan.spec
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits."""
-        return tuple(self.plan.splits)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes; label ``i`` is ``classes[i]``."""
-        return self.plan.classes
-
-    def split(self, name: str) -> SplitReader:
-        """The reader of one split.
-
-        Raises:
-            StoreError: the file has no such split.
-        """
-        if name not in self.plan.splits:
-            have = ", ".join(self.splits)
-            raise StoreError(self.path, f"has no split {name!r}", f"it has {have}")
-        if name not in self._splits:
-            records = ShardRecords(self.files, name, self._regime)
-            self._splits[name] = SplitReader(self.files, name, self._verify, records)
-        return self._splits[name]
 
     def skipped(self, split: str) -> list[Reason]:
         """Why rows of a split hold no features, in the order of their commit records."""

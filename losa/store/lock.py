@@ -68,7 +68,7 @@ def _held(root: Path, kind: int, what: str) -> Iterator[None]:
 def _check_place(root: Path, handle: int) -> None:
     """Refuse a lock on a store that was moved away between the opening and the locking."""
     try:
-        is_there = os.path.samestat(os.fstat(handle), os.stat(root / ".losa"))  # noqa: PTH116
+        is_there = os.path.samestat(os.fstat(handle), os.stat(root / ".losa"))  # noqa: PTH116 -- beside os.fstat
     except OSError:
         is_there = False
     if not is_there:

@@ -14,17 +14,17 @@ import numpy as np
 from jaxtyping import Float32
 
 from losa.errors import StoreError, UsageError
-from losa.features import FeatureSpec, Regime
+from losa.features import Regime
 from losa.store import files, layout
 from losa.store.foreign import ForeignArrays, ForeignRecords, has_foreign_records
 from losa.store.plan import FORMAT_MAJOR, Plan
-from losa.store.records import Records, ShardRecords
+from losa.store.records import Records
 from losa.store.remote import RemoteFiles, ZarrStore, is_url
 from losa.store.seal import seal_digest
 from losa.store.sealed import REPAIR, Read, SealedFiles, as_sealed
 from losa.store.shardfile import Folders
 from losa.store.skeleton import statistics_of
-from losa.store.split import SplitReader, Verify
+from losa.store.split import SplitStore, Verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def count_committed(path: Path, split: str) -> int:
         raise files.resource_error(folder, error) from error
 
 
-class Store:
+class Store(SplitStore):
     """A sealed store; see :func:`open_store`. Splits are opened on first use.
 
     Args:
@@ -183,43 +183,11 @@ class Store:
         regime: Regime = "auto",
         arrays: ForeignArrays | None = None,
     ) -> None:
-        self.path = found.path
-        self.plan = found.plan
+        super().__init__(found, verify, regime)
         self.sealed = found.sealed
         self.store_id = store_id
         self.files = found
-        self._verify = verify
-        self._regime: Regime = regime
         self._arrays = arrays
-        self._splits: dict[str, SplitReader] = {}
-
-    @property
-    def spec(self) -> FeatureSpec:
-        """What the features are."""
-        return self.plan.spec
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Names of the splits."""
-        return tuple(self.plan.splits)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes; label ``i`` is ``classes[i]``."""
-        return self.plan.classes
-
-    def split(self, name: str) -> SplitReader:
-        """The reader of one split.
-
-        Raises:
-            StoreError: the store has no such split.
-        """
-        if name not in self.plan.splits:
-            have = ", ".join(self.splits)
-            raise StoreError(self.path, f"has no split {name!r}", f"it has {have}")
-        if name not in self._splits:
-            self._splits[name] = SplitReader(self.files, name, self._verify, self._records(name))
-        return self._splits[name]
 
     def calibration(self, taps: tuple[int, ...]) -> Calibration:
         """Statistics of the given taps, in true units, and the exponents of their records."""
@@ -233,7 +201,7 @@ class Store:
     def _records(self, split: str) -> Records:
         if self._arrays is not None:
             return ForeignRecords(self._arrays, split)
-        return ShardRecords(self.files, split, self._regime)
+        return super()._records(split)
 
 
 _RESUME = "run the same extract command again to finish it"

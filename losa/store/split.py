@@ -5,7 +5,6 @@ A record's checksum is compared on its first touch; a missing row is an error, n
 
 from __future__ import annotations
 
-import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -14,8 +13,9 @@ import numpy as np
 from jaxtyping import Float16, Int32, Int64, Shaped, UInt8, UInt32
 
 from losa.errors import StoreError
-from losa.features import Sample
+from losa.features import FeatureSpec, Regime, Sample
 from losa.store import layout
+from losa.store.crc import crc32
 from losa.store.order import EpochOrder
 from losa.store.records import Records, ShardFiles, ShardRecords
 
@@ -141,7 +141,7 @@ class SplitReader:
             shard, slot = divmod(row, self._shard_rows)
             check = 0
             for part in parts:
-                check = zlib.crc32(part[position].data, check)
+                check = crc32(part[position].data, check)
             if check != self._check_values(tap, shard)[slot]:
                 name = self._records.name(tap, shard)
                 raise self._files.damage(name, f"row {row} does not match its checksum")
@@ -152,6 +152,56 @@ class SplitReader:
         if key not in self._checks:
             self._checks[key] = self._files.checks(self.name, tap, shard)
         return self._checks[key]
+
+
+class SplitStore:
+    """What every kind of store is to its readers: a plan, and splits opened on first use.
+
+    Args:
+        source: what its splits are read from.
+        verify: when checksums are compared.
+        regime: how records are read.
+    """
+
+    def __init__(self, source: RowFiles, verify: Verify, regime: Regime) -> None:
+        self.path = source.path
+        self.plan = source.plan
+        self._source = source
+        self._verify: Verify = verify
+        self._regime: Regime = regime
+        self._splits: dict[str, SplitReader] = {}
+
+    @property
+    def spec(self) -> FeatureSpec:
+        """What the features are."""
+        return self.plan.spec
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return tuple(self.plan.splits)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; label ``i`` is ``classes[i]``."""
+        return self.plan.classes
+
+    def split(self, name: str) -> SplitReader:
+        """The reader of one split.
+
+        Raises:
+            StoreError: the store has no such split.
+        """
+        if name not in self.plan.splits:
+            have = ", ".join(self.splits)
+            raise StoreError(self.path, f"has no split {name!r}", f"it has {have}")
+        if name not in self._splits:
+            records = self._records(name)
+            self._splits[name] = SplitReader(self._source, name, self._verify, records)
+        return self._splits[name]
+
+    def _records(self, split: str) -> Records:
+        return ShardRecords(self._source, split, self._regime)
 
 
 def _as_bytes(plane: Shaped[np.ndarray, "b ..."], size: int) -> UInt8[np.ndarray, "b ..."]:

@@ -34,7 +34,7 @@ def test_only_matrices_decay() -> None:
     module = small_module()
     groups = optim.parameter_groups(module, 0.3)
     decayed = {id(p) for p in groups[0]["params"]}
-    assert decayed == {id(module[0].weight), id(module[2].weight)}  # type: ignore[index]
+    assert decayed == {id(module[0].weight), id(module[2].weight)}  # type: ignore[index]  # a Sequential
     assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
     assert len(groups[1]["params"]) == 3
 

@@ -28,7 +28,7 @@ def path(toy: FeatureSpec, planes: np.ndarray, tmp_path: Path) -> Path:
 def read(name: str, path: Path, planes: np.ndarray) -> Reads:
     folder, taps = path.parent, (2, 5, 8, 11)
     if name == "tensorstore":
-        pytest.importorskip("tensorstore")
+        pytest.importorskip("tensorstore", reason="the extra `bench` is not installed")
     makers = {
         "losa": lambda: contenders.losa(open_store(path).split("train")),
         "memory": lambda: contenders.memory(planes),

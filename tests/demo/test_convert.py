@@ -132,7 +132,8 @@ def test_fused_rows_are_query_then_key_then_value() -> None:
 
 
 def test_every_name_of_timms_vit_has_a_source() -> None:
-    timm = pytest.importorskip("timm")
+    import timm
+
     network = timm.create_model("vit_small_patch14_dinov2", pretrained=False, depth=1, img_size=28)
     modules = [*("norm1", "norm2", "mlp.fc1", "mlp.fc2"), "attention.output.dense"]
     modules += [f"attention.attention.{part}" for part in ("query", "key", "value")]

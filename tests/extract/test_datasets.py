@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections import Counter
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from losa.errors import InputError, UsageError
-from losa.extract.datasets import known_datasets, listing_digest, load_dataset, stratified_split
+from losa.extract.datasets import known_datasets, load_dataset, stratified_split
 from losa.features import Sample
 from tests.extract.inat_fixture import write_inat2018
 
@@ -182,13 +181,6 @@ def test_splits_can_be_asked_for_and_labels_stay(tmp_path: Path) -> None:
     assert dataset.classes == ("a", "b")
     with pytest.raises(UsageError, match=r"--split: .* has no split 'test'; use one of train, val"):
         load_dataset(str(tmp_path), Path("data"), splits=("test",))
-
-
-def test_the_listing_digest_is_a_hash_of_lines_in_order() -> None:
-    samples = [Sample("a", "a", 0), Sample('ü"', "b", 12)]
-    lines = b'["a","a",0]\n' + b'["\\u00fc\\"","b",12]\n'
-    assert listing_digest(samples) == hashlib.sha256(lines).hexdigest()
-    assert listing_digest(samples[::-1]) != listing_digest(samples)
 
 
 def test_every_known_data_set_says_where_to_get_it() -> None:

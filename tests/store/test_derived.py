@@ -70,6 +70,7 @@ def test_what_is_no_samples_table_is_refused(tmp_path: Path, data: bytes) -> Non
 def test_a_listings_digest_is_the_formats() -> None:
     text = '["\\u00e4","a/\\u00e4.png",0]\n["b","b.png",2]\n'
     assert listing_digest(LISTED) == files.sha256(text.encode())
+    assert listing_digest(LISTED[::-1]) != listing_digest(LISTED)
 
 
 def test_status_follows_from_the_skipped_rows(tmp_path: Path) -> None:

@@ -42,7 +42,6 @@ def compressed(path: Path) -> Path:
 
 
 def exported(path: Path) -> Path:
-    pytest.importorskip("h5py")
     from losa.store.exchange import export_store
 
     export_store(path, path.with_name("s.h5"))
@@ -139,7 +138,8 @@ def test_four_threads_read_the_bytes_that_were_written_in_the_order_asked(
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 @pytest.mark.parametrize("name", WAYS)
 def test_an_epoch_of_training_is_the_same(placed: Placed, name: str, dtype: StoreDtype) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     from losa.adapt.loader import FeatureLoader
     from losa.adapt.partition import part_of
     from losa.adapt.resident import batches_on

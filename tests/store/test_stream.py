@@ -32,7 +32,7 @@ Advice = dict[tuple[str, int], np.ndarray]
 
 def plan_of(dtype: str) -> Plan:
     """Records of one and a half pages (int8: a little less than one)."""
-    spec = FeatureSpec("toy", (1, 3), TokenGrid(8, 8), 48, dtype)  # type: ignore[arg-type]
+    spec = FeatureSpec("toy", (1, 3), TokenGrid(8, 8), 48, dtype)  # type: ignore[arg-type]  # a parameter
     return replace(small_plan({"train": ROWS}, shard_rows=SHARD_ROWS), spec=spec)
 
 
