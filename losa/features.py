@@ -42,11 +42,16 @@ SCALE_BYTES: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One listed sample: a key that names it for ever, its path below the root, and its label."""
+    """One listed sample: a key that names it for ever, its path below the root, and its label.
+
+    ``label`` is -1 where there is none, and where there may be several: then ``labels`` holds them,
+    ascending, perhaps none of them.
+    """
 
     key: str
     path: str
     label: int
+    labels: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

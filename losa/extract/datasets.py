@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from losa.errors import InputError, ResourceError, UsageError
 from losa.extract.annotations import Listed, check_keys, path_kind, read_csv, safe_split
 from losa.extract.images import EXTENSIONS
 from losa.extract.inat import RELEASES, load_inat
+from losa.extract.media import Media
 from losa.features import Sample
 
 VAL_SHARE: Final = 5
@@ -29,12 +30,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Samples of every split in listing order; label ``i`` is ``classes[i]``."""
+    """Samples of every split in listing order; label ``i`` is ``classes[i]``.
+
+    ``pieces`` says by its path where a sample's bytes are that is no file of its own.
+    """
 
     name: str
     root: Path
     splits: Mapping[str, tuple[Sample, ...]]
     classes: tuple[str, ...]
+    pieces: Mapping[str, Media] = field(default_factory=dict)
+
+    def media(self, sample: Sample) -> Media:
+        """Where a sample's bytes are."""
+        return self.pieces.get(sample.path) or Media(self.root / sample.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,4 +275,4 @@ def _only(dataset: Dataset, splits: tuple[str, ...] | None) -> Dataset:
             what = f"{dataset.name} has no split {split!r}"
             raise UsageError("--split", what, f"use one of {have}")
     kept = {split: dataset.splits[split] for split in dataset.splits if split in splits}
-    return Dataset(dataset.name, dataset.root, kept, dataset.classes)
+    return replace(dataset, splits=kept)

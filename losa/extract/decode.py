@@ -26,6 +26,7 @@ from jaxtyping import UInt8
 
 from losa.errors import ResourceError
 from losa.extract.images import ImageError, filter_warnings, load_pixels
+from losa.extract.media import Media, as_media
 from losa.extract.transforms import Preprocessing
 
 
@@ -102,12 +103,12 @@ class DecodePool:
         self._filters.close()
 
     def batches(
-        self, path_batches: Iterable[Sequence[Path]], *, pad_to: int
+        self, groups: Iterable[Sequence[Path | Media]], *, pad_to: int
     ) -> Iterator[DecodedBatch]:
-        """Decode batches of paths in the order given, at most ``workers + 2`` of them ahead.
+        """Decode batches of images in the order given, at most ``workers + 2`` of them ahead.
 
         Args:
-            path_batches: at most ``pad_to`` paths each.
+            groups: at most ``pad_to`` images each.
             pad_to: rows of every batch that comes out.
 
         Raises:
@@ -115,8 +116,8 @@ class DecodePool:
         """
         pending: deque[Future[DecodedBatch]] = deque()
         try:
-            for paths in path_batches:
-                pending.append(self._submit(tuple(paths), pad_to))
+            for group in groups:
+                pending.append(self._submit(tuple(map(as_media, group)), pad_to))
                 if len(pending) >= self._workers + 2:
                     yield _result(pending.popleft())
             while pending:
@@ -125,16 +126,16 @@ class DecodePool:
             for future in pending:
                 future.cancel()
 
-    def _submit(self, paths: tuple[Path, ...], rows: int) -> Future[DecodedBatch]:
+    def _submit(self, items: tuple[Media, ...], rows: int) -> Future[DecodedBatch]:
         """Hand one batch to whoever decodes."""
         assert self._executor is not None, "enter the pool before asking for batches"
-        assert len(paths) <= rows, "a batch must not be longer than its padding"
+        assert len(items) <= rows, "a batch must not be longer than its padding"
         try:
             if self._workers == 0:
                 return self._executor.submit(
-                    _decode, paths, self._preprocessing, rows=rows, stop=self._stop
+                    _decode, items, self._preprocessing, rows=rows, stop=self._stop
                 )
-            return self._executor.submit(_decode_in_worker, paths, self._preprocessing, rows)
+            return self._executor.submit(_decode_in_worker, items, self._preprocessing, rows)
         except BrokenProcessPool:
             raise _dead_worker() from None
 
@@ -161,23 +162,23 @@ def _dead_worker() -> ResourceError:
 
 
 def _decode_in_worker(
-    paths: tuple[Path, ...], preprocessing: Preprocessing, rows: int
+    items: tuple[Media, ...], preprocessing: Preprocessing, rows: int
 ) -> DecodedBatch:
     """Decode one batch in a worker process."""
-    return _decode(paths, preprocessing, rows=rows, stop=_worker_stop[0])
+    return _decode(items, preprocessing, rows=rows, stop=_worker_stop[0])
 
 
 def _decode(
-    paths: tuple[Path, ...], preprocessing: Preprocessing, *, rows: int, stop: ctypes.c_byte
+    items: tuple[Media, ...], preprocessing: Preprocessing, *, rows: int, stop: ctypes.c_byte
 ) -> DecodedBatch:
     """Decode one batch; the rest of it stays zero once the pool is closing."""
     pixels = np.zeros((rows, *preprocessing.img_size, 3), np.uint8)
     failures = []
-    for position, path in enumerate(paths):
+    for position, media in enumerate(items):
         if stop.value:
             break
         try:
-            pixels[position] = load_pixels(path, preprocessing)
+            pixels[position] = load_pixels(media, preprocessing)
         except ImageError as error:
             failures.append(DecodeFailure(position, int(error.code), error.what))
     return DecodedBatch(pixels, tuple(failures))

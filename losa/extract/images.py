@@ -9,6 +9,7 @@ and numpy only: decode workers import this module and nothing heavier.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 import warnings
@@ -16,13 +17,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from losa.errors import InputError
+from losa.extract.media import Media, as_media
 from losa.extract.transforms import Preprocessing
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -52,6 +54,9 @@ _DEEP_MODES: Final = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _DEEPEST: Final = 65535
 
 
+_Bytes = io.BufferedReader | io.BytesIO
+
+
 class ImageStatus(IntEnum):
     """Why a sample has no pixels; 1 is what a store calls a good row."""
 
@@ -73,13 +78,14 @@ class ImageError(InputError):
         super().__init__(path, what, "mend or remove it, or use --on-error skip")
 
 
-def load_pixels(path: Path, preprocessing: Preprocessing) -> UInt8[np.ndarray, "h w 3"]:
+def load_pixels(place: Path | Media, preprocessing: Preprocessing) -> UInt8[np.ndarray, "h w 3"]:
     """Pixels of an image, resized and cropped, not yet normalised.
 
     Raises:
         ImageError: the file is missing, is no regular file, or holds no usable image.
     """
-    image = open_rgb(path)
+    path = as_media(place).path
+    image = open_rgb(place)
     target = _resized_size(image.size, preprocessing)
     if target[0] * target[1] > MAX_PIXELS:
         raise ImageError(path, ImageStatus.TOO_LARGE, TOO_LARGE)
@@ -97,15 +103,18 @@ def filter_warnings() -> None:
     warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
-def open_rgb(path: Path) -> Image.Image:
+def open_rgb(place: Path | Media) -> Image.Image:
     """Decode the first frame of an image to upright 8-bit RGB.
 
     Raises:
         ImageError: the file is missing, is no regular file, or holds no usable image.
     """
-    with _regular_file(path) as file:
+    media = as_media(place)
+    path = media.path
+    with _regular_file(path) as whole:
         try:
-            return _decoded(file, path)
+            file = whole if media.size is None else _piece(whole, media)
+            return _decoded(file, path) if media.shape is None else _raw(file, media.shape)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise ImageError(path, ImageStatus.TOO_LARGE, TOO_LARGE) from None
         except UnidentifiedImageError:
@@ -121,7 +130,7 @@ def open_rgb(path: Path) -> Image.Image:
             raise ImageError(path, code, what) from None
 
 
-def _decoded(file: IO[bytes], path: Path) -> Image.Image:
+def _decoded(file: _Bytes, path: Path) -> Image.Image:
     """Decode a file whose size is checked before its pixels are touched."""
     with Image.open(file, formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
@@ -130,8 +139,23 @@ def _decoded(file: IO[bytes], path: Path) -> Image.Image:
         return _upright(image, _as_rgb(image, path))
 
 
+def _piece(whole: _Bytes, media: Media) -> _Bytes:
+    """A part of a file, as a file of its own."""
+    assert media.size is not None
+    data = os.pread(whole.fileno(), media.size, media.offset)
+    if len(data) < media.size:
+        raise ImageError(media.path, ImageStatus.CORRUPT, "ends before the image does")
+    return io.BytesIO(data)
+
+
+def _raw(file: _Bytes, shape: tuple[int, int, int]) -> Image.Image:
+    """An image whose pixels lie one after another."""
+    pixels = np.frombuffer(file.read(), np.uint8).reshape(shape)
+    return Image.fromarray(pixels if shape[2] > 1 else pixels[:, :, 0]).convert("RGB")
+
+
 @contextmanager
-def _regular_file(path: Path) -> Iterator[IO[bytes]]:
+def _regular_file(path: Path) -> Iterator[_Bytes]:
     """Open a file for reading, but never wait for a pipe or read from a device."""
     try:
         # O_NONBLOCK: opening a named pipe would otherwise wait for a writer that never comes.

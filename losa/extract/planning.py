@@ -18,7 +18,7 @@ from losa.extract.calibrate import Statistics
 from losa.extract.datasets import Dataset, load_dataset
 from losa.precision import exponent_for
 from losa.store import Plan, layout
-from losa.store.derived import listing_digest
+from losa.store.listing import listing_digest
 from losa.store.plan import Numerics, SplitPlan, check_same_numerics
 
 logger = logging.getLogger(__name__)

@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Literal
 
 from losa.errors import InputError
 from losa.extract.datasets import Dataset
 from losa.extract.decode import DecodedBatch, DecodeFailure, DecodePool
+from losa.extract.media import Media
 from losa.features import Sample
 from losa.store import Plan
 from losa.store.claims import ShardTask
@@ -69,10 +69,10 @@ class RowSource:
         Raises:
             InputError: a sample cannot be read, and must.
         """
-        size, root = self._plan.numerics.batch_size, self._dataset.root
+        size = self._plan.numerics.batch_size
         ahead: deque[tuple[ShardTask, int, Sequence[Sample]]] = deque()
 
-        def paths() -> Iterator[list[Path]]:
+        def places() -> Iterator[list[Media]]:
             for task in tasks:
                 listed = self._dataset.splits[task.split]
                 order = self._order(len(listed), self._plan.order_seed, task.split)
@@ -80,9 +80,9 @@ class RowSource:
                     rows = order[first : min(first + size, task.stop)].tolist()
                     group = [listed[index] for index in rows]
                     ahead.append((task, first, group))
-                    yield [root / sample.path for sample in group]
+                    yield [self._dataset.media(sample) for sample in group]
 
-        for decoded in pool.batches(paths(), pad_to=size):
+        for decoded in pool.batches(places(), pad_to=size):
             yield self._judged(RowBatch(*ahead.popleft(), decoded))
 
     def _judged(self, batch: RowBatch) -> RowBatch:

@@ -18,7 +18,7 @@ from losa.extract.decode import DecodePool
 from losa.extract.extraction import ExtractEvent
 from losa.features import Sample
 from losa.live.backbone import LivePipeline, Workers, decode_workers
-from losa.store.derived import listing_digest
+from losa.store.listing import listing_digest
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +52,12 @@ def evaluate_dataset(
     samples = dataset.splits[request.split]
     size = min(request.batch_size, len(samples))
     groups = [samples[start : start + size] for start in range(0, len(samples), size)]
-    paths = [[dataset.root / sample.path for sample in group] for group in groups]
+    places = [[dataset.media(sample) for sample in group] for group in groups]
     sums = MetricSums(len(dataset.classes))
     done = 0
     workers = decode_workers(request.num_workers, len(groups))
     with DecodePool(pipeline.preprocessing, workers=workers) as pool:
-        for batch, group in zip(pool.batches(paths, pad_to=size), groups, strict=True):
+        for batch, group in zip(pool.batches(places, pad_to=size), groups, strict=True):
             labels = torch.tensor([sample.label for sample in group])
             readable = torch.ones(len(group), dtype=torch.bool)
             readable[[failure.position for failure in batch.failures]] = False

@@ -5,9 +5,7 @@ Source: docs/store-format.md, sections "Names" and "Verification and repair".
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from losa.errors import StoreError
 from losa.features import Sample
 from losa.store import files, layout, zarrjson
 from losa.store.damage import held_rows, record_objects, record_sizes, shard_objects
+from losa.store.listing import parse_samples
 from losa.store.plan import Plan
 from losa.store.seal import SAMPLE_COLUMNS, sealed_root_bytes
 from losa.store.sealed import OK_STATUS
@@ -116,11 +115,9 @@ def _read(root: Path, name: str) -> bytes:
 
 def _listing(root: Path, plan: Plan, split: str, todo: str) -> list[Sample]:
     name = layout.samples_object(split)
-    # At once, not line by line: there may be half a million of them.
     try:
-        rows = json.loads(b"[" + b",".join(_read(root, name).splitlines()) + b"]")
-        listed = [Sample(*row) for row in rows]
-    except (ValueError, TypeError):
+        listed = parse_samples(_read(root, name))
+    except ValueError:
         raise StoreError(root / name, "is not a samples table", todo) from None
     if len(listed) != plan.splits[split].samples:
         raise StoreError(root / name, f"lists {len(listed)} samples, not the plan's", todo)
@@ -138,28 +135,10 @@ def parse_listing(path: Path, data: bytes) -> list[Sample]:
     Raises:
         StoreError: it is not as losa writes it.
     """
-    listed = []
-    for line in data.splitlines(keepends=True):
-        row = files.parse_json(path, b'{"row":' + line + b"}")["row"]
-        is_row = isinstance(row, list) and [type(item) for item in row] == [str, str, int]
-        if not is_row or files.canonical_json(row) != line:
-            raise StoreError(path, "is not a samples table", "run losa verify")
-        listed.append(Sample(*row))
-    return listed
-
-
-def listing_digest(listed: Iterable[Sample]) -> str:
-    """Sha256 of the keys, paths and labels of a listing, in its order.
-
-    Example:
-        >>> listing_digest([Sample("a", "a.png", 0)])[:8]
-        'b1cee0d6'
-    """
-    digest = hashlib.sha256()
-    for sample in listed:
-        line = json.dumps([sample.key, sample.path, sample.label], separators=(",", ":"))
-        digest.update(line.encode() + b"\n")
-    return digest.hexdigest()
+    try:
+        return parse_samples(data)
+    except ValueError:
+        raise StoreError(path, "is not a samples table", "run losa verify") from None
 
 
 def status_bytes(plan: Plan, split: str, shard: int, skipped: Sequence[Mapping[str, Any]]) -> bytes:

@@ -32,10 +32,10 @@ from losa.store.derived import (
     Derivation,
     first_root_bytes,
     is_sound_commit,
-    listing_digest,
     parse_listing,
 )
 from losa.store.foreign import check_document, has_foreign_records, is_raw, named
+from losa.store.listing import listing_digest
 from losa.store.plan import FORMAT_MAJOR, Plan
 from losa.store.reader import check_format
 from losa.store.seal import seal_digest, sealed_root_bytes, small_objects

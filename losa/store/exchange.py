@@ -235,7 +235,11 @@ def _column(store: Store, split: str, name: str) -> np.ndarray:
 
 def _table(store: Store, split: str, name: str) -> np.ndarray:
     """Texts of one width, which end in zeros; so a text of its own zeros cannot be told."""
-    texts = [getattr(sample, name).encode() for sample in store.split(split).samples]
+    samples = store.split(split).samples
+    if any(sample.labels is not None for sample in samples):
+        what = f"has samples of several labels in {split}"
+        raise StoreError(store.path, what, "HDF5 cannot hold it; copy the store's folder instead")
+    texts = [getattr(sample, name).encode() for sample in samples]
     if any(b"\0" in text for text in texts):
         what = f"has a {name} with a zero byte in {split}"
         raise StoreError(store.path, what, "HDF5 cannot hold it; copy the store's folder instead")

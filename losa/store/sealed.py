@@ -12,6 +12,7 @@ from jaxtyping import Float32, Shaped, UInt8, UInt32
 from losa.errors import StoreError
 from losa.features import Sample
 from losa.store import files, layout
+from losa.store.listing import parse_samples
 from losa.store.plan import Plan
 from losa.store.shardfile import FileShard, Folders, ShardTable, descriptor_limit
 
@@ -139,12 +140,13 @@ class SealedFiles:
             StoreError: their table is missing or damaged.
         """
         name = layout.samples_object(split)
-        lines, path = self.read_small(name).splitlines(), self.path / name
-        rows = [files.parse_json(path, b'{"row":' + line + b"}")["row"] for line in lines]
-        are_rows = all(isinstance(row, list) and _kinds(row) == [str, str, int] for row in rows)
-        if not are_rows or len(rows) != self.plan.splits[split].samples:
+        try:
+            listed = tuple(parse_samples(self.read_small(name)))
+        except ValueError:
+            listed = ()
+        if len(listed) != self.plan.splits[split].samples:
             raise self.damage(name, "is not the plan's table of samples")
-        return tuple(Sample(*row) for row in rows)
+        return listed
 
     def damage(self, name: str, what: str) -> StoreError:
         """The error of something being wrong with a file of the store."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from losa.features import Sample
 from losa.store import files, layout, system, zarrjson
+from losa.store.listing import samples_bytes
 from losa.store.order import row_order
 from losa.store.plan import FORMAT_MAJOR, FORMAT_MINOR, Plan
 
@@ -99,11 +100,6 @@ def skeleton_files(
     for name, document in metadata_documents(plan).items():
         yield f"{name}/zarr.json", zarrjson.document_bytes(document)
     yield layout.ROOT_OBJECT, zarrjson.document_bytes(root_document(plan))
-
-
-def samples_bytes(listed: Sequence[Sample]) -> bytes:
-    """The samples table of a split, in the data set's order."""
-    return b"".join(files.canonical_json([item.key, item.path, item.label]) for item in listed)
 
 
 def sample_columns(plan: Plan, split: str, listed: Sequence[Sample]) -> Iterator[tuple[str, bytes]]:

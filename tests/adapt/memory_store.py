@@ -11,7 +11,7 @@ from jaxtyping import Float, Float16, Float32, Int32, Int64, Shaped, UInt8
 
 from losa.features import FeatureSpec, Sample, StoreDtype, TokenGrid
 from losa.store import Calibration, Plan
-from losa.store.derived import listing_digest
+from losa.store.listing import listing_digest
 from losa.store.order import EpochOrder
 from losa.store.plan import Numerics, SplitPlan
 

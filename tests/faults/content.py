@@ -14,7 +14,7 @@ from losa.errors import LosaError
 from losa.features import Sample, StoreDtype
 from losa.store import Plan, Store, StoreWriter, create_store, files, layout, open_store
 from losa.store.claims import ShardTask
-from losa.store.derived import listing_digest
+from losa.store.listing import listing_digest
 from losa.store.order import row_order
 from losa.store.plan import SplitPlan
 from losa.store.seal import seal_digest

@@ -17,11 +17,10 @@ from losa.store.derived import (
     Derivation,
     check_commits,
     is_sound_commit,
-    listing_digest,
     parse_listing,
     status_bytes,
 )
-from losa.store.skeleton import samples_bytes
+from losa.store.listing import samples_bytes
 from tests.store.build import (
     begin_store,
     features,
@@ -65,12 +64,6 @@ def test_a_listing_is_parsed_as_it_was_written(tmp_path: Path) -> None:
 def test_what_is_no_samples_table_is_refused(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(StoreError, match="is not a samples table"):
         parse_listing(tmp_path, data)
-
-
-def test_a_listings_digest_is_the_formats() -> None:
-    text = '["\\u00e4","a/\\u00e4.png",0]\n["b","b.png",2]\n'
-    assert listing_digest(LISTED) == files.sha256(text.encode())
-    assert listing_digest(LISTED[::-1]) != listing_digest(LISTED)
 
 
 def test_status_follows_from_the_skipped_rows(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from losa.errors import StoreError
 from losa.store import Plan, files, layout
-from losa.store.derived import listing_digest
 from losa.store.evidence import gather_evidence, plan_problems
+from losa.store.listing import listing_digest
 from losa.store.plan import Numerics, SplitPlan
 from losa.store.seal import seal_digest
 from tests.store.build import samples, small_plan, small_store

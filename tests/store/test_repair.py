@@ -14,7 +14,7 @@ import pytest
 from losa.errors import LockedError, ResourceError, StoreError
 from losa.features import StoreDtype
 from losa.store import Plan, StoreWriter, files, layout, lock, open_store, system
-from losa.store.derived import listing_digest
+from losa.store.listing import listing_digest
 from losa.store.plan import SplitPlan
 from losa.store.repair import Repair, repair_store
 from losa.store.seal import seal_digest
