@@ -180,6 +180,7 @@ class Nothing:
     labels = np.zeros(MANY, np.int32)
     status = np.ones(MANY, np.uint8)
     source_index = np.arange(MANY)
+    views = np.zeros(MANY, np.uint8)
     samples = ()
     raw_dtype: np.dtype[np.generic] = np.dtype(np.float16)
 

@@ -200,18 +200,20 @@ def named(text: str, known: tuple[str, ...], flag: str) -> list[str]:
     return names
 
 
-def extracted(task: str, options: argparse.Namespace) -> Bench:
-    """Build a task's pictures and extract them, or find them extracted."""
-    store = options.out / f"{task}-{options.img_size}px-{options.taps.replace(':', '')}.zarr"
+def extracted(task: str, options: argparse.Namespace, flags: Sequence[str] = ()) -> Bench:
+    """Build a task's pictures and extract them, or find them extracted; ``flags`` are more ones."""
+    others = "".join(f"-{flag.lstrip('-')}" for flag in flags)
+    name = f"{task}-{options.img_size}px-{options.taps.replace(':', '')}{others}"
+    store = options.out / f"{name}.zarr"
     with redirect_stdout(sys.stderr):
         folder = DATA[task](options.cache)
         weights = prepare(options.cache)
         extracted = losa(
             *("extract", "--model", "dinov2_s", "--weights", str(weights)),
             *("--dataset", f"folder:{folder}", "--img-size", str(options.img_size)),
-            *("--taps", options.taps, "--store", str(store)),
+            *("--taps", options.taps, "--store", str(store), *flags),
         )
-    return Bench(task, store, extracted["bytes"], options.out, options.epochs)
+    return Bench(f"{task}{others}", store, extracted["bytes"], options.out, options.epochs)
 
 
 def _on_val(report: AdaptReport) -> tuple[float, float]:

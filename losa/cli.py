@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from losa import console, verbs
-from losa.config import AdaptConfig, Config, ExtractConfig, checked
+from losa import console, flags, verbs
+from losa.config import AdaptConfig, ExtractConfig, checked
 from losa.errors import LosaError, MismatchError, SkippedError, UsageError
 from losa.version import __version__
 
@@ -27,111 +27,80 @@ app = typer.Typer(
 )
 
 
-def _flag(
-    help_text: str, *names: str, of: type[Config] | None = None, default: str | None = None
-) -> Any:
-    """An option whose default is the configuration's own: shown in --help, owned there."""
-    if of is not None and default is None and names:
-        field = of.model_fields[names[0].lstrip("-").replace("-", "_").split("/")[0]]
-        default = None if field.is_required() else str(field.get_default(call_default_factory=True))
-    shown = default if default not in (None, "None") else False
-    return typer.Option(*names, help=help_text, show_default=shown)
-
-
-_CONFIG = typer.Option("--config", help="YAML file of the same names; flags win over it.")
 _E, _A = ExtractConfig, AdaptConfig
 
 
 @app.command(
     epilog="Example: losa extract --model dinov2_s --dataset folder:photos --store photos.zarr"
 )
-def extract(
-    model: Annotated[str | None, _flag("timm name or alias; see losa models.", "--model")] = None,
-    dataset: Annotated[
-        str | None, _flag("Name, folder:PATH, csv:FILE or a path; see losa datasets.", "--dataset")
-    ] = None,
-    weights: Annotated[
-        str | None, _flag("safetensors file, or random. Default: the hub's.", "--weights")
-    ] = None,
-    data_dir: Annotated[
-        Path | None,
-        _flag("Where named data sets lie.", "--data-dir", default="$LOSA_DATA, else data"),
-    ] = None,
-    split: Annotated[
-        list[str] | None, _flag("Splits to extract, repeatable. Default: all.", "--split")
-    ] = None,
-    store: Annotated[Path | None, _flag("Store to write or resume.", "--store", of=_E)] = None,
-    taps: Annotated[
-        str | None, _flag("all, auto, last, last:N, every:N or 3,7,11.", "--taps", of=_E)
-    ] = None,
-    tokens: Annotated[str | None, _flag("all, pool:2x2 or summary.", "--tokens", of=_E)] = None,
-    store_dtype: Annotated[
-        str | None, _flag("float16, int8, bfloat16 or float32.", "--store-dtype", of=_E)
-    ] = None,
-    img_size: Annotated[
-        int | None, _flag("Pixels a side.", "--img-size", default="the weights' own; DINOv2: 224")
-    ] = None,
-    batch_size: Annotated[
-        str | None, _flag("Images per forward.", "--batch-size", "-b", of=_E)
-    ] = None,
-    num_workers: Annotated[
-        str | None, _flag("Decoding processes.", "--num-workers", "-j", of=_E)
-    ] = None,
-    device: Annotated[str | None, _flag("auto, cpu, cuda:0.", "--device", of=_E)] = None,
-    amp_dtype: Annotated[
-        str | None, _flag("auto, none, bfloat16 or float16.", "--amp-dtype", of=_E)
-    ] = None,
-    on_error: Annotated[
-        str | None, _flag("fail, or skip unreadable samples.", "--on-error", of=_E)
-    ] = None,
-    max_skip: Annotated[
-        str | None, _flag("Skipped share beyond which the exit code is 8.", "--max-skip", of=_E)
-    ] = None,
-    durability: Annotated[
-        str | None, _flag("full syncs every shard to disk; none does not.", "--durability", of=_E)
-    ] = None,
-    shard_rows: Annotated[
-        str | None, _flag("Rows of a shard, the unit of commit.", "--shard-rows", of=_E)
-    ] = None,
-    seed: Annotated[int | None, _flag("Order of rows, and seeded splits.", "--seed", of=_E)] = None,
-    overwrite: Annotated[
-        bool | None, _flag("Replace a store that is there.", "--overwrite")
-    ] = None,
-    extend: Annotated[
-        bool | None, _flag("Add splits or taps to a sealed store.", "--extend")
-    ] = None,
-    allow_mixed_numerics: Annotated[
-        bool | None,
-        _flag("Resume on another kind of device or autocast.", "--allow-mixed-numerics"),
-    ] = None,
-    config: Annotated[Path | None, _CONFIG] = None,
-) -> None:
+@flags.taking({**flags.EXTRACT, **flags.FLEET})
+def extract(**given: Any) -> None:
     """Run the frozen backbone once and write its features; the same command resumes."""
-    settings = checked(ExtractConfig, _given(locals()), config)
+    gpus = given.pop("gpus")
+    settings = checked(ExtractConfig, flags.given(given), given["config"])
     verbs.local_store(settings.store)
+    from losa.extract import fleet
     from losa.extract.run import check_skips
     from losa.extract.run import extract as run
 
-    with console.extract_bar() as progress:
-        result = run(settings, progress=progress)
-    console.show_result(result)
-    check_skips(settings, result)
+    if gpus is not None:
+        fleet.start_processes(gpus, settings.device, sys.argv[1:])
+    place = fleet.place_from_environment()
+    if not place.is_first:
+        console.show_warnings_only()
+    with console.extract_bar(is_shown=place.is_first) as progress:
+        result = run(settings, progress=progress, place=place)
+    if place.is_first:
+        console.show_result(result)
+        check_skips(settings, result)
+
+
+@app.command(epilog="Example: losa plan --model vit_g --dataset inat2018 --budget 500GB")
+@flags.taking(flags.PLAN)
+def plan(**given: Any) -> None:
+    """Say what an extraction would cost and when it pays, before anything is there or is run."""
+    extra = {name: given.pop(name) for name in ("probe", "budget")}
+    settings = checked(ExtractConfig, flags.given(given), given["config"])
+    verbs.local_store(settings.store)
+    from losa.extract import statement
+    from losa.extract.advice import parse_bytes
+    from losa.extract.estimate import estimate
+
+    budget = None if extra["budget"] is None else parse_bytes(extra["budget"])
+    found = estimate(settings, budget=budget, is_probed=bool(extra["probe"]))
+    for line in statement.head_lines(found):
+        console.note(console.clean(line))
+    console.show_table(statement.policy_rows(found), statement.COLUMNS)
+    console.show_table(statement.cost_rows(found), ("cost", ""))
+    if found.better:
+        console.note(statement.room_line(found))
+        console.show_table(statement.better_rows(found), statement.COLUMNS)
+    console.note(f"losa: {found.verdict}")
+    console.show_result(found.to_json())
 
 
 @app.command(epilog="Example: losa adapt --store photos.zarr --adaptor losa --rank 8")
 def adapt(
-    store: Annotated[Path | None, _flag("Store to train on.", "--store", of=_A)] = None,
+    store: Annotated[Path | None, flags.flag("Store to train on.", "--store", of=_A)] = None,
     out: Annotated[
-        Path | None, _flag("Folder of the run.", "--out", default="runs/<adaptor>-<digest>")
+        Path | None, flags.flag("Folder of the run.", "--out", default="runs/<adaptor>-<digest>")
     ] = None,
-    adaptor: Annotated[str | None, _flag("losa, linear or linear-all.", "--adaptor", of=_A)] = None,
-    taps: Annotated[str | None, _flag("Taps of the store to use.", "--taps", of=_A)] = None,
-    rank: Annotated[int | None, _flag("Width of each mixer's bottleneck.", "--rank", of=_A)] = None,
+    adaptor: Annotated[
+        str | None, flags.flag("losa, linear or linear-all.", "--adaptor", of=_A)
+    ] = None,
+    taps: Annotated[str | None, flags.flag("Taps of the store to use.", "--taps", of=_A)] = None,
+    rank: Annotated[
+        int | None, flags.flag("Width of each mixer's bottleneck.", "--rank", of=_A)
+    ] = None,
     token_rank: Annotated[
-        int | None, _flag("Rank along tokens.", "--token-rank", default="--rank")
+        int | None, flags.flag("Rank along tokens.", "--token-rank", default="--rank")
     ] = None,
-    order: Annotated[str | None, _flag("channel-token or token-channel.", "--order", of=_A)] = None,
-    residual: Annotated[str | None, _flag("refine, sum or stream.", "--residual", of=_A)] = None,
+    order: Annotated[
+        str | None, flags.flag("channel-token or token-channel.", "--order", of=_A)
+    ] = None,
+    residual: Annotated[
+        str | None, flags.flag("refine, sum or stream.", "--residual", of=_A)
+    ] = None,
     mixer_norm: Annotated[
         bool | None,
         typer.Option(
@@ -139,45 +108,48 @@ def adapt(
         ),
     ] = None,
     pool: Annotated[
-        str | None, _flag("What the head sees: cls, mean or cls+mean.", "--pool", of=_A)
+        str | None, flags.flag("What the head sees: cls, mean or cls+mean.", "--pool", of=_A)
     ] = None,
     standardise: Annotated[
-        str | None, _flag("store: by its calibration; raw: not at all.", "--standardise", of=_A)
+        str | None,
+        flags.flag("store: by its calibration; raw: not at all.", "--standardise", of=_A),
     ] = None,
-    lr: Annotated[float | None, _flag("Learning rate.", "--lr", of=_A)] = None,
+    lr: Annotated[float | None, flags.flag("Learning rate.", "--lr", of=_A)] = None,
     weight_decay: Annotated[
-        float | None, _flag("Decay of weight matrices.", "--weight-decay", of=_A)
+        float | None, flags.flag("Decay of weight matrices.", "--weight-decay", of=_A)
     ] = None,
-    epochs: Annotated[int | None, _flag("Passes over the store.", "--epochs", of=_A)] = None,
+    epochs: Annotated[int | None, flags.flag("Passes over the store.", "--epochs", of=_A)] = None,
     batch_size: Annotated[
-        int | None, _flag("Samples per step.", "--batch-size", "-b", of=_A)
+        int | None, flags.flag("Samples per step.", "--batch-size", "-b", of=_A)
     ] = None,
     patience: Annotated[
         int | None,
-        _flag("Epochs without a better val top-1 before stopping.", "--patience", default="never"),
+        flags.flag(
+            "Epochs without a better val top-1 before stopping.", "--patience", default="never"
+        ),
     ] = None,
     label_smoothing: Annotated[
-        float | None, _flag("Label smoothing.", "--label-smoothing", of=_A)
+        float | None, flags.flag("Label smoothing.", "--label-smoothing", of=_A)
     ] = None,
     dropout: Annotated[
-        float | None, _flag("Dropout of the mixers' hidden units.", "--dropout", of=_A)
+        float | None, flags.flag("Dropout of the mixers' hidden units.", "--dropout", of=_A)
     ] = None,
     mixup: Annotated[
-        float | None, _flag("Beta parameter of mixup in feature space.", "--mixup", of=_A)
+        float | None, flags.flag("Beta parameter of mixup in feature space.", "--mixup", of=_A)
     ] = None,
-    seed: Annotated[int | None, _flag("Seed of all that is random.", "--seed", of=_A)] = None,
-    device: Annotated[str | None, _flag("auto, cpu, cuda:0.", "--device", of=_A)] = None,
+    seed: Annotated[int | None, flags.flag("Seed of all that is random.", "--seed", of=_A)] = None,
+    device: Annotated[str | None, flags.flag("auto, cpu, cuda:0.", "--device", of=_A)] = None,
     amp_dtype: Annotated[
-        str | None, _flag("auto, none, bfloat16 or float16.", "--amp-dtype", of=_A)
+        str | None, flags.flag("auto, none, bfloat16 or float16.", "--amp-dtype", of=_A)
     ] = None,
     read: Annotated[
-        str | None, _flag("auto, preadv, mmap, resident, stream or foreign.", "--read", of=_A)
+        str | None, flags.flag("auto, preadv, mmap, resident, stream or foreign.", "--read", of=_A)
     ] = None,
-    overwrite: Annotated[bool | None, _flag("Start a run afresh.", "--overwrite")] = None,
-    config: Annotated[Path | None, _CONFIG] = None,
+    overwrite: Annotated[bool | None, flags.flag("Start a run afresh.", "--overwrite")] = None,
+    config: Annotated[Path | None, flags.CONFIG] = None,
 ) -> None:
     """Train a side network on a store; the same command resumes."""
-    settings = checked(AdaptConfig, _given(locals()), config)
+    settings = checked(AdaptConfig, flags.given(locals()), config)
     verbs.local_store(settings.store)
     from losa.adapt.train import adapt as run
 
@@ -208,7 +180,7 @@ def evaluate(
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1)] = 64,
     num_workers: Annotated[
-        str | None, _flag("With --dataset: decoding processes.", "--num-workers", "-j", of=_E)
+        str | None, flags.flag("With --dataset: decoding processes.", "--num-workers", "-j", of=_E)
     ] = None,
     device: Annotated[str, typer.Option()] = "auto",
 ) -> None:
@@ -259,7 +231,7 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="No table, only the JSON line.")] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1)] = 32,
     num_workers: Annotated[
-        str | None, _flag("Decoding processes.", "--num-workers", "-j", of=_E)
+        str | None, flags.flag("Decoding processes.", "--num-workers", "-j", of=_E)
     ] = None,
     device: Annotated[str, typer.Option()] = "auto",
 ) -> None:
@@ -304,7 +276,7 @@ verbs.add_to(app)
 @app.command()
 def models() -> None:
     """List the aliases of backbones; any timm ViT's name works too."""
-    from losa.extract.backbones import known_models
+    from losa.extract.known import known_models
 
     rows = [asdict(model) for model in known_models()]
     console.show_table([tuple(row.values()) for row in rows], tuple(rows[0]))
@@ -343,15 +315,6 @@ def _root(
     if version:
         console.show_result({"losa": __version__})
         raise typer.Exit
-
-
-def _given(flags: dict[str, Any]) -> dict[str, Any]:
-    """The flags that were given, without the configuration file's."""
-    return {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in flags.items()
-        if name != "config" and value is not None and value != []
-    }
 
 
 def _refuse_empty(words: Sequence[str]) -> None:

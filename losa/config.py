@@ -23,6 +23,8 @@ from losa.features import Regime, StoreDtype
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 ShardRows = Annotated[int, Field(ge=1, le=1024)]
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]
+Views = Annotated[int, Field(ge=1, le=64)]
+Policy = Literal["crop-flip", "randaug"]
 ImgSize = Annotated[int, Field(ge=1, le=16_384)]
 Rank = Annotated[int, Field(ge=1, le=65_536)]
 Epochs = Annotated[int, Field(ge=1, le=10**9)]
@@ -64,6 +66,8 @@ class ExtractConfig(Config):
     tokens: str = "all"
     store_dtype: StoreDtype = "float16"
     img_size: ImgSize | None = None
+    views: Views = 1
+    augment: Policy = "crop-flip"
     seed: Seed = 0
     calibration_rows: Annotated[int, Field(ge=1, le=2048)] = 512
     shard_rows: ShardRows | Literal["auto"] = "auto"
@@ -71,9 +75,11 @@ class ExtractConfig(Config):
     num_workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = "auto"
     device: str = "auto"
     amp_dtype: Literal["auto", "none", "bfloat16", "float16"] = "auto"
+    compile: bool = False
     on_error: Literal["fail", "skip"] = "fail"
     max_skip: Annotated[Fraction, BeforeValidator(_percent)] = 0.01
     durability: Literal["full", "none"] = "full"
+    grace: Annotated[float, Field(ge=0.0, le=86_400.0)] = 25.0
     overwrite: bool = False
     extend: bool = False
     allow_mixed_numerics: bool = False

@@ -9,18 +9,20 @@ import errno
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tqdm import tqdm
 
-from losa.errors import LosaError, ResourceError
+from losa.errors import LosaError, ResourceError, StoppedError
+from losa.interrupt import PREEMPTED, SIGNALS
 
 if TYPE_CHECKING:
     from losa.adapt.progress import ProgressEvent
@@ -31,10 +33,18 @@ class Terminated(KeyboardInterrupt):
     """The process was asked to end (SIGTERM)."""
 
 
+class Preempted(KeyboardInterrupt):
+    """A scheduler asked the process to end (SIGUSR1, SIGUSR2)."""
+
+
 _LACKS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 """What a disk lacks, whoever met it and whether or not the file is known."""
 
-_STOPS = {KeyboardInterrupt: ("interrupted", 130), Terminated: ("terminated", 143)}
+_STOPS = {
+    KeyboardInterrupt: ("interrupted", 130),
+    Terminated: ("terminated", 143),
+    Preempted: ("pre-empted", PREEMPTED),
+}
 
 
 def show_result(result: Any) -> None:
@@ -60,15 +70,48 @@ def _forget_stdout() -> None:
 
 def show_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> None:
     """Print aligned columns on stderr, numbers to the right."""
+    for line in table_lines(rows, header):
+        note(line)
+
+
+def table_lines(rows: Iterable[Sequence[object]], header: Sequence[str]) -> list[str]:
+    """Aligned columns, numbers to the right."""
     texts = [[clean(str(cell)) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(header), *texts]) for i in range(len(header))]
-    note("  ".join(name.ljust(width) for name, width in zip(header, widths, strict=True)).rstrip())
+    lines = ["  ".join(name.ljust(width) for name, width in zip(header, widths, strict=True))]
     for row in texts:
         cells = [
             cell.rjust(width) if cell[:1].isdigit() else cell.ljust(width)
             for cell, width in zip(row, widths, strict=True)
         ]
-        note("  ".join(cells).rstrip())
+        lines.append("  ".join(cells))
+    return [line.rstrip() for line in lines]
+
+
+@contextmanager
+def redrawing() -> Iterator[Callable[[Sequence[str]], None]]:
+    """Lines of which the newest take the place of those before, on a terminal; else they follow."""
+    shown = 0
+
+    def draw(lines: Sequence[str]) -> None:
+        nonlocal shown
+        if shown and sys.stderr.isatty():
+            print(f"\x1b[{shown}A\x1b[J", end="", file=sys.stderr)
+        for line in lines:
+            note(clean(line))
+        shown = len(lines)
+
+    yield draw
+
+
+@contextmanager
+def ending_by_ctrl_c() -> Iterator[None]:
+    """A block that Ctrl-C ends, and nothing else: it has no end of its own."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if type(stop) is not KeyboardInterrupt:
+            raise
 
 
 def note(text: str) -> None:
@@ -82,11 +125,13 @@ def clean(text: str) -> str:
 
 
 @contextmanager
-def extract_bar() -> Iterator[Callable[[ExtractEvent], None]]:
-    """A bar over samples, with samples/s, GB/s and the time left."""
+def extract_bar(*, is_shown: bool = True) -> Iterator[Callable[[ExtractEvent], None]]:
+    """A bar over samples, with samples/s, GB/s and the time left, unless another process has it."""
     bars: dict[str, tqdm[Any]] = {}
 
     def tell(event: ExtractEvent) -> None:
+        if not is_shown:
+            return
         if event.phase not in bars:
             bars[event.phase] = tqdm(
                 total=event.total, initial=event.done, desc=event.phase, unit="samples"
@@ -142,18 +187,27 @@ def bytes_bar() -> Iterator[Callable[[int, int], None]]:
             bar.close()
 
 
+def show_warnings_only() -> None:
+    """Leave what is merely worth knowing to another process, which says the same."""
+    logging.getLogger("losa").setLevel(logging.WARNING)
+
+
 def run(command: Callable[[], None]) -> int:
     """Run a command; whatever goes wrong becomes one line on stderr and an exit code."""
     logging.basicConfig(level=logging.WARNING, format="losa: %(message)s", stream=sys.stderr)
     logging.getLogger("losa").setLevel(logging.INFO)
     _stops_seen.clear()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, _note_stop)
     try:
         command()
     except KeyboardInterrupt as stop:
         word, code = _STOPS[type(stop)]
         return _fail(word, "run the same command again to go on", code)
+    except StoppedError as error:
+        todo = "" if error.todo else f"; go on with: {shlex.join(['losa', *sys.argv[1:]])}"
+        note(clean(f"losa: error: {error}{todo}"))
+        return error.exit_code
     except LosaError as error:
         note(clean(f"losa: error: {error}"))
         return error.exit_code
@@ -176,11 +230,15 @@ def reraise_stop() -> None:
         raise _stops_seen[-1]
 
 
+_KINDS: Final[Mapping[int, type[KeyboardInterrupt]]] = {
+    signal.SIGINT: KeyboardInterrupt,
+    signal.SIGTERM: Terminated,
+}
 _stops_seen: list[type[KeyboardInterrupt]] = []
 
 
 def _note_stop(number: int, _: object) -> None:
-    kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    kind = _KINDS.get(number, Preempted)
     _stops_seen.append(kind)
     raise kind
 

@@ -64,3 +64,19 @@ class SkippedError(LosaError):
     """The work is done, with more skips or failures than were allowed (exit 8)."""
 
     exit_code = 8
+
+
+class StoppedError(LosaError):
+    """The command was told to end and has, in good order; started again it goes on (exit 75).
+
+    An interrupt by Ctrl-C costs exit code 130 instead.
+    """
+
+    exit_code = 75
+
+    def __init__(
+        self, subject: object, what: str, todo: str = "", *, is_interrupt: bool = False
+    ) -> None:
+        super().__init__(subject, what, todo)
+        if is_interrupt:
+            self.exit_code = 130

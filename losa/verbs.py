@@ -12,7 +12,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from losa import console
+from losa import console, flags
+from losa.config import ExtractConfig, checked
 from losa.errors import MismatchError, StoreError, UsageError
 
 # A path has one slash where a URL has two.
@@ -45,23 +46,48 @@ def add_to(app: typer.Typer) -> None:
         (diff, "losa diff photos.zarr copy.zarr"),
         (export, "losa export photos.zarr --out photos.h5"),
         (import_, "losa import photos.h5 --store photos.zarr"),
+        (scout, "losa scout --model dinov2_s --dataset folder:photos --budget 500GB"),
     ):
         app.command(verb.__name__.rstrip("_"), epilog=f"Example: {example}")(verb)
 
 
 def inspect(
     store: Annotated[Path, typer.Argument(help="A store, sealed or not.", callback=local_store)],
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again every two seconds until it is sealed.")
+    ] = False,
 ) -> None:
-    """Say what a store holds and how far it has come."""
-    from losa.store.inspect import describe_store
+    """Say what a store holds, how far it has come, and who writes it."""
+    from losa.store.inspect import describe_store, watch_store
 
-    found = describe_store(store)
-    for name in ("store_id", "sealed", "dataset", "classes", "token_bytes"):
-        console.note(f"{name:12} {found[name]}")
-    console.note(f"{'model':12} {found['backbone']['model']}, taps {found['features']['taps']}")
-    rows = [(name, *item.values()) for name, item in found["splits"].items()]
-    console.show_table(rows, ("split", "rows", "shards", "committed"))
+    found = {} if watch else describe_store(store)
+    if watch:
+        with console.redrawing() as draw, console.ending_by_ctrl_c():
+            for found in watch_store(store):
+                draw(_progress_lines(found))
+    else:
+        for line in _progress_lines(found):
+            console.note(console.clean(line))
     console.show_result(found)
+
+
+def _progress_lines(found: Mapping[str, Any]) -> list[str]:
+    """A store's summary for people: what it is, how far it has come, who writes it."""
+    lines = [f"{name:12} {found[name]}" for name in ("store_id", "sealed", "dataset", "classes")]
+    lines.append(f"{'token_bytes':12} {found['token_bytes']}")
+    if found["views"] > 1:
+        lines.append(f"{'views':12} {found['views']} of train, by {found['augment']['policy']}")
+    lines.append(f"{'model':12} {found['backbone']['model']}, taps {found['features']['taps']}")
+    names = ("rows", "shards", "committed")
+    rows = [(name, *(item[key] for key in names)) for name, item in found["splits"].items()]
+    lines += console.table_lines(rows, ("split", *names))
+    if found.get("rows_per_second") is not None:
+        lines.append(f"{found['rows_per_second']:g} rows/s")
+    return lines + [
+        f"shard {claim['shard']} of {claim['split']}: process {claim['pid']} on {claim['host']}, "
+        + ("dead" if claim["dead"] else f"beat {claim['beat_age_seconds']:g} s ago")
+        for claim in found["claims"]
+    ]
 
 
 def verify(
@@ -237,3 +263,24 @@ def import_(
     with console.bytes_bar() as progress:
         result = import_store(file, store, durable=durability == "full", progress=progress)
     console.show_result(result)
+
+
+@flags.taking(flags.SCOUT)
+def scout(**given: Any) -> None:
+    """Look at every block on a sample of the data, and advise which taps to keep."""
+    extra = {name: given.pop(name) for name in ("samples", "budget", "out")}
+    settings = checked(ExtractConfig, flags.given(given), given["config"])
+    from losa.extract.advice import parse_bytes
+    from losa.live import scouttext
+    from losa.live.scout import ScoutRequest
+    from losa.live.scout import scout as run
+
+    if extra["budget"] is not None:
+        extra["budget"] = parse_bytes(extra["budget"])
+    with console.extract_bar() as progress:
+        found = run(ScoutRequest(settings, **flags.given(extra)), progress=progress)
+    console.show_table(scouttext.block_rows(found), scouttext.block_columns(found))
+    console.show_table(scouttext.set_rows(found), scouttext.SET_COLUMNS)
+    for line in scouttext.closing_lines(found):
+        console.note(console.clean(line))
+    console.show_result(found)

@@ -22,7 +22,7 @@ def refuse_network(monkeypatch: pytest.MonkeyPatch) -> None:
     connect = socket.socket.connect
 
     def guarded(self: socket.socket, address: Any) -> None:
-        if self.family != socket.AF_UNIX:
+        if self.family != socket.AF_UNIX and address[0] != "127.0.0.1":
             raise AssertionError(f"a test reached for the network: {address}")
         connect(self, address)
 

@@ -80,6 +80,32 @@ def test_doctor_looks_at_a_place(losa: Losa, tmp_path: Path) -> None:
     assert losa("doctor", "--path", tmp_path).code == 0
 
 
+def test_plan_prices_an_extraction_without_data_weights_or_torch(tmp_path: Path) -> None:
+    words = ["plan", "--model", "vit_g", "--dataset", "inat2018", "--data-dir", str(tmp_path)]
+    code = (
+        f"import sys; from losa.cli import main; sys.argv = ['losa', *{words!r}]\n"
+        "try: main()\n"
+        "finally: print({'torch', 'timm', 'zarr'} & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    told = json.loads(done.stdout)
+    assert told["bytes"] == 461_939 * 7_237_120
+    assert told["policies"][0]["bytes"] / 1e12 == pytest.approx(13.7, rel=0.05)
+    assert "asked: auto (10)" in done.stderr
+    assert done.stderr.splitlines()[-1] == "set()"
+
+
+def test_plan_names_what_fits_a_budget(losa: Losa, tmp_path: Path) -> None:
+    words = ("plan", "--model", "vit_g", "--dataset", "inat2018", "--data-dir", tmp_path)
+    result = losa(*words, "--budget", "500GB")
+    assert result.value["room"] == 5 * 10**11
+    assert all(option["bytes"] < 5 * 10**11 for option in result.value["advice"])
+    assert "fit 500 GB, those that keep most first:" in result.err
+    assert losa(*words, "--budget", "lots").code == 2
+
+
 def test_version_is_printed(losa: Losa) -> None:
     assert losa("--version").value == {"losa": "0.1.0"}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from losa import console
-from losa.errors import MismatchError, StoreError
+from losa.errors import MismatchError, StoppedError, StoreError
 
 
 def fail(error: BaseException) -> int:
@@ -38,12 +38,48 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(capsys: pytest.CaptureFixture[str])
     )
 
 
-def test_sigterm_is_143() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 75), (signal.SIGUSR2, 75)]
+)
+def test_what_ends_a_command_has_its_exit_code(number: signal.Signals, code: int) -> None:
+    before = signal.getsignal(number)
     try:
-        assert console.run(lambda: os.kill(os.getpid(), signal.SIGTERM)) == 143
+        assert console.run(lambda: os.kill(os.getpid(), number)) == code
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
+
+
+def test_a_command_that_was_stopped_is_said_with_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/bin/losa", "extract", "--store", "my photos.zarr"])
+    assert fail(StoppedError("s.zarr", "told to end")) == 75
+    assert fail(StoppedError("s.zarr", "interrupted", "start all", is_interrupt=True)) == 130
+    assert capsys.readouterr().err.splitlines() == [
+        "losa: error: s.zarr: told to end; go on with: losa extract --store 'my photos.zarr'",
+        "losa: error: s.zarr: interrupted; start all",
+    ]
+
+
+def test_ctrl_c_and_nothing_else_ends_what_has_no_end() -> None:
+    def stop(kind: type[BaseException]) -> None:
+        with console.ending_by_ctrl_c():
+            raise kind
+
+    stop(KeyboardInterrupt)
+    with pytest.raises(console.Terminated):
+        stop(console.Terminated)
+
+
+def test_lines_take_the_place_of_those_before_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for is_terminal, between in ((True, "\x1b[2A\x1b[J"), (False, "")):
+        monkeypatch.setattr("sys.stderr.isatty", lambda: is_terminal)  # noqa: B023 -- now
+        with console.redrawing() as draw:
+            draw(["one", "t\x1bo"])
+            draw(["three"])
+        assert capsys.readouterr().err == f"one\nt\\x1bo\n{between}three\n"
 
 
 def test_a_bug_is_one_line_and_a_saved_traceback(

@@ -17,10 +17,10 @@ import typer.main
 
 import losa
 from losa import console
-from losa.adapt.interrupt import PREEMPTED
 from losa.cli import app
 from losa.errors import LosaError
-from losa.store.order import row_order
+from losa.interrupt import PREEMPTED
+from losa.store.order import row_places
 from tests.house_rules import ROOT, dead_references, python_files
 
 EXAMPLE_SECONDS = 20
@@ -90,11 +90,17 @@ def test_every_verb_is_documented() -> None:
 def test_every_flag_is_documented_under_its_verb() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # a group
     for verb, command in commands.items():
-        section = API.partition(f"\n### losa {verb}\n")[2].partition("\n### ")[0]
+        section = _section(verb)
+        if verb == "plan":
+            section += _section("extract")  # whose flags it takes
         flags = [flag for item in command.params for flag in item.opts if flag.startswith("--")]
         shared = {"--help", "--config", "--device", "--amp-dtype"}
         wanted = [flag for flag in flags if flag not in shared]
         assert undocumented(wanted, section, r"{}\b") == [], verb
+
+
+def _section(verb: str) -> str:
+    return API.partition(f"\n### losa {verb}\n")[2].partition("\n### ")[0]
 
 
 def test_every_exit_code_is_documented() -> None:
@@ -116,10 +122,10 @@ def test_the_format_page_gives_the_row_order_of_the_code() -> None:
     (block,) = python_blocks(page)
     names: dict[str, object] = {}
     exec(compile(block, "store-format.md", "exec"), names)
-    recipe = names["row_order"]
+    recipe = names["row_places"]
     assert callable(recipe)
-    for samples, seed, split in ((1, 0, "val"), (257, 3, "train"), (64, 2**63, "été")):
-        np.testing.assert_array_equal(recipe(samples, seed, split), row_order(samples, seed, split))
+    for wanted in ((1, 1, 0, "val"), (257, 1, 3, "train"), (64, 5, 2**63, "été")):
+        np.testing.assert_array_equal(recipe(*wanted), row_places(*wanted))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=name_of)

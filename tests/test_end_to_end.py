@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -78,23 +79,44 @@ def test_without_weights_and_hub_the_error_names_file_and_source(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("number", "word", "code"),
-    [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)],
+    ("number", "words", "code", "grace"),
+    [
+        (signal.SIGINT, "interrupted", 130, "25"),
+        (signal.SIGTERM, "told to end (SIGTERM)", 75, "25"),
+        (signal.SIGUSR1, "told to end (SIGUSR1)", 75, "0"),
+    ],
 )
 def test_a_signal_during_extraction_is_its_exit_code_and_loses_nothing(
-    tmp_path: Path, number: signal.Signals, word: str, code: int
+    tmp_path: Path, number: signal.Signals, words: str, code: int, grace: str
 ) -> None:
     picture_folder(tmp_path / "data", {"train": 60})
-    flags = ("extract", "--dataset", "folder:data", *TINY, "--shard-rows", "4")
+    flags = ("extract", "--dataset", "folder:data", *TINY, "--shard-rows", "8", "--grace", grace)
     process = start(tmp_path, *flags)
     commits = tmp_path / "features.zarr/.losa/commits/train"
     stop_when(process, number, lambda: commits.is_dir() and any(commits.iterdir()))
     out, err = process.communicate(timeout=60)
+    before = 8 * len(list(commits.iterdir()))
+    assert 0 < before < 180
     assert (process.returncode, out) == (code, "")
-    assert err.splitlines()[-1] == f"losa: error: {word}; run the same command again to go on"
-    before = len(list(commits.iterdir()))
-    assert before > 0
-    assert run(tmp_path, *flags)["computed_rows"] == 180 - 4 * before
+    assert err.splitlines()[-1] == (
+        f"losa: error: {tmp_path / 'features.zarr'}: {words} with {before} of 180 rows done; "
+        f"go on with: {shlex.join(['losa', *flags])}"
+    )
+    for left in ("claims/train", "tmp"):
+        assert list((tmp_path / "features.zarr/.losa" / left).iterdir()) == []
+    assert run(tmp_path, *flags)["computed_rows"] == 180 - before
+
+
+def test_a_second_signal_ends_an_extraction_at_once(tmp_path: Path) -> None:
+    picture_folder(tmp_path / "data", {"train": 60})
+    # One shard, which the first signal alone would let it finish.
+    process = start(tmp_path, "extract", "--dataset", "folder:data", *TINY, "--grace", "999")
+    claims = tmp_path / "features.zarr/.losa/claims/train"
+    stop_when(process, signal.SIGUSR1, lambda: claims.is_dir() and any(claims.iterdir()))
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert err.splitlines()[-1] == "losa: error: terminated; run the same command again to go on"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])

@@ -16,6 +16,7 @@ CODES = {
     "ResourceError": (6, OSError),
     "LockedError": (7, OSError),
     "SkippedError": (8, Exception),
+    "StoppedError": (75, Exception),
 }
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from losa.store import layout
+from losa.store.inspect import watch_store
 from tests.command import Losa
-from tests.store.build import fill_store, small_plan, small_store, tree
+from tests.store.build import begin_store, fill_store, small_plan, small_store, tree
+from tests.store.elsewhere import foreign_claim
 
 SHARD = layout.tokens_object("train", 3, 1)
 
@@ -192,3 +196,20 @@ def test_an_unknown_durability_is_refused(losa: Losa, tmp_path: Path) -> None:
     found = losa("import", tmp_path / "x.h5", "--store", tmp_path / "y", "--durability", "half")
     assert found.code == 2
     assert "--durability: 'half' is unknown; give full or none" in found.err
+
+
+def test_a_watch_ends_with_the_seal_or_ctrl_c(
+    losa: Losa, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert losa("inspect", store, "--watch").value["sealed"]
+
+    def interrupt(_: float) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    watched = partial(watch_store, sleep=interrupt)
+    monkeypatch.setattr("losa.store.inspect.watch_store", watched)
+    begin_store(tmp_path / "t.zarr", small_plan())
+    foreign_claim(tmp_path / "t.zarr")
+    found = losa("inspect", tmp_path / "t.zarr", "--watch")
+    assert (found.code, found.value["sealed"]) == (0, False)
+    assert "shard 0 of train: process 7 on elsewhere, beat " in found.err

@@ -17,7 +17,7 @@ from losa.adapt.adaptor import Adaptor
 from losa.adapt.checkpoint import AdaptorCard, load_adaptor
 from losa.adapt.loader import FeatureLoader
 from losa.adapt.metrics import MetricSums
-from losa.adapt.partition import Part, holdout, part_of
+from losa.adapt.partition import Part, check_labels, clean_rows, held_out, part_of
 from losa.adapt.report import read_report
 from losa.adapt.ring import FeatureBatch, RingOptions, ring_on
 from losa.adapt.rundir import REPORT_NAME, load_config
@@ -46,7 +46,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Metrics of a run's best weights on a split of a store, the run's own unless told otherwise.
 
-    Another store will do if its features came about in the same way. Where the run held rows out of
+    Samples are looked at as they are: of several views, the clean one counts. Another store will do
+    if its features came about in the same way. Where the run held rows out of
     train, and the store's train is the one it did so from, ``train`` means the others, and ``val``
     of a store without one means those. Autocast is the run's
     own, but for a run of a CUDA device on a CPU, which is evaluated without; ``amp_dtype`` of the
@@ -65,6 +66,7 @@ def evaluate(
         StoreError: the run or the store is missing or damaged, or has no such split.
         MismatchError: the store's backbone, preprocessing, taps or classes are not the run's.
         UsageError: there is no folder for the predictions.
+        InputError: samples of the split have no label, or several.
     """
     if predictions is not None:
         _check_place(predictions)
@@ -211,9 +213,10 @@ def _part_of_run(store: FeatureSource, split: str, config: AdaptConfig, card: Ad
     is_own_val = split == "val" and "val" in store.splits
     if split in ("train", "val") and not is_own_val and _was_held_out_of(store, card):
         train = store.split("train")
-        held = holdout(train.labels, config.val_fraction, config.seed)
-        return part_of(train, np.flatnonzero(held if split == "val" else ~held))
-    return part_of(store.split(split))
+        learnt, held = held_out(store, config.val_fraction, config.seed)
+        return part_of(train, held if split == "val" else np.intersect1d(learnt, clean_rows(train)))
+    check_labels(split, store)
+    return part_of(store.split(split), clean_rows(store.split(split)))
 
 
 def _was_held_out_of(store: FeatureSource, card: AdaptorCard) -> bool:

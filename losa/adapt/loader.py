@@ -1,7 +1,8 @@
 """Batches of a split in an order that is a function of the seed and the epoch alone.
 
-The order does not depend on threads, and a resume seeks to its batch: nothing is replayed. The
-last, partial batch of an epoch is kept, in training as in evaluation, so that every row is seen.
+A shuffled epoch shows every sample once: of several views that a store has of it, one. The order
+does not depend on threads, and a resume seeks to its batch: nothing is replayed. The last, partial
+batch of an epoch is kept, in training as in evaluation, so that every sample is seen.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from losa.adapt.ring import BatchSource, FeatureBatch
 from losa.adapt.source import RowReader
+from losa.adapt.views import ViewDraw
 from losa.errors import InputError
 from losa.precision import decode
 from losa.store.order import EpochOrder
@@ -23,7 +25,7 @@ from losa.store.order import EpochOrder
 class FeatureLoader:
     """Chosen rows of a split, batch by batch, through a ring that other loaders may share.
 
-    Shuffled rows must be ascending.
+    Shuffled rows must be ascending. Where they are several views of a sample, each epoch draws one.
 
     Raises:
         InputError: a row lies outside the split.
@@ -44,19 +46,26 @@ class FeatureLoader:
         self.rows = rows
         self.ring = ring
         self._seed = seed
-        self._shuffle = shuffle
+        self._draw = ViewDraw(split, rows, seed) if shuffle else None
+
+    @property
+    def samples(self) -> int:
+        """Rows of one epoch."""
+        return len(self.rows) if self._draw is None else self._draw.samples
 
     @property
     def steps(self) -> int:
         """Batches of one epoch, the last and partial one included."""
-        return -(-len(self.rows) // self.ring.options.batch_size)
+        return -(-self.samples // self.ring.options.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[FeatureBatch, None, None]:
         """Batches of an epoch from batch ``start`` on: the loader's rows, shuffled or as given.
 
         A batch lives until the next one is asked for. A second call ends the first one's batches.
         """
-        order = EpochOrder(self.rows, self._seed, epoch) if self._shuffle else None
+        order = None
+        if self._draw is not None:
+            order = EpochOrder(self._draw.rows(epoch), self._seed, epoch)
         batches = self.ring.batches(self.split, self._slices(order, start))
         # Only now: what was asked for before reads no more.
         first = start * self.ring.options.batch_size
@@ -76,6 +85,6 @@ class FeatureLoader:
 
     def _slices(self, order: EpochOrder | None, start: int) -> Iterator[Int64[np.ndarray, "b"]]:
         size = self.ring.options.batch_size
-        for first in range(start * size, len(self.rows), size):
+        for first in range(start * size, self.samples, size):
             stop = first + size
             yield self.rows[first:stop] if order is None else order.part(first, stop)

@@ -46,8 +46,16 @@ def part_of(split: RowReader, rows: Int64[np.ndarray, "n"] | None = None) -> Par
     return Part(split, listed[readable], listed[~readable])
 
 
+def clean_rows(split: RowReader) -> Int64[np.ndarray, "n"]:
+    """The rows of a split that are the clean view of their sample: one for each, ascending."""
+    return np.flatnonzero(split.views == 0)
+
+
 def partition(store: FeatureSource, *, val_fraction: float, seed: int) -> Parts:
     """The parts of a store; without a val split, ``val_fraction`` of train is held out.
+
+    Train has all views of its samples, and of those that are held out it has none; what chooses and
+    what is reported on are clean views.
 
     Raises:
         InputError: there is no train split, or it has no readable row; a label is none of the
@@ -61,20 +69,42 @@ def partition(store: FeatureSource, *, val_fraction: float, seed: int) -> Parts:
     if "val" in store.splits:
         parts = part_of(train), part_of(store.split("val"))
     else:
-        held = holdout(train.labels, val_fraction, seed)
-        parts = part_of(train, np.flatnonzero(~held)), part_of(train, np.flatnonzero(held))
+        learn, choose = held_out(store, val_fraction, seed)
+        parts = part_of(train, learn), part_of(train, choose)
         log.info(
             "no val split: %d of %d train rows are held out for it (%.3g of each class, seed %d)",
-            held.sum(), train.rows, val_fraction, seed,
+            len(choose), len(clean_rows(train)), val_fraction, seed,
         )  # fmt: skip
-    test = part_of(store.split("test")) if "test" in store.splits else None
-    for name in {"train", "val", "test"}.intersection(store.splits):
-        _check_labels(name, store)
+    test = _test_part(store)
+    for name in {"train", "val"}.intersection(store.splits) | ({"test"} if test else set()):
+        check_labels(name, store)
+        _warn_of_missing_classes(name, store)
     if not len(parts[0].rows):
         raise InputError("--store", "has no readable train row", "see losa inspect")
     if not len(parts[1].rows):
         raise InputError("--store", "has no readable val row", "extract a val split")
     return Parts(parts[0], parts[1], test)
+
+
+def held_out(
+    store: FeatureSource, fraction: float, seed: int
+) -> tuple[Int64[np.ndarray, "..."], Int64[np.ndarray, "..."]]:
+    """Rows of train that stay, with all their views, and the clean ones of those that do not.
+
+    The same samples are held out of a store whatever the number of its views.
+    """
+    train = store.split("train")
+    if not train.views.any():
+        held = holdout(train.labels, fraction, seed)
+        return np.flatnonzero(~held), np.flatnonzero(held)
+    # As in a store of one view, whose rows come in this order.
+    order = row_order(len(train.samples), store.plan.order_seed, "train")
+    labels = np.empty(len(order), dtype=np.int32)
+    labels[train.source_index] = train.labels
+    is_held = np.zeros(len(order), dtype=np.bool_)
+    is_held[order] = holdout(labels[order], fraction, seed)
+    held = is_held[train.source_index]
+    return np.flatnonzero(~held), np.flatnonzero(held & (train.views == 0))
 
 
 def holdout(labels: Int32[np.ndarray, "n"], fraction: float, seed: int) -> Bool[np.ndarray, "n"]:
@@ -95,14 +125,46 @@ def holdout(labels: Int32[np.ndarray, "n"], fraction: float, seed: int) -> Bool[
     return held
 
 
-def _check_labels(name: str, store: FeatureSource) -> None:
-    found = np.unique(store.split(name).labels)
+def _test_part(store: FeatureSource) -> Part | None:
+    """Test, if there is one to report on: many data sets keep its labels to themselves."""
+    if "test" not in store.splits:
+        return None
+    test = store.split("test")
+    if len(store.classes) and not (test.labels >= 0).any() and not _has_several(test):
+        log.warning("--store (split test): has no labels, and is not reported on")
+        return None
+    return part_of(test)
+
+
+def _has_several(split: RowReader) -> bool:
+    return any(sample.labels is not None for sample in split.samples)
+
+
+def check_labels(name: str, store: FeatureSource) -> None:
+    """Every row of a split has one label, and that is one of the classes.
+
+    Raises:
+        InputError: it has none, several, or another.
+    """
+    split = store.split(name)
+    found = np.unique(split.labels)
     subject = f"--store (split {name})"
+    if len(found) and found[0] < 0:
+        if _has_several(split):
+            what = "has samples with several labels, and heads learn one label a sample"
+            raise InputError(subject, what, "extract it from a list with one label a sample")
+        what = "has samples without a label: nothing can be learnt from them, or measured on them"
+        raise InputError(subject, what, "extract it from a data set with labels")
     if len(found) and not (found[0] >= 0 and found[-1] < len(store.classes)):
         raise InputError(
             subject, f"has labels {found[0]}..{found[-1]} of {len(store.classes)} classes",
             "extract the split with labels",
         )  # fmt: skip
+
+
+def _warn_of_missing_classes(name: str, store: FeatureSource) -> None:
+    found = np.unique(store.split(name).labels)
+    subject = f"--store (split {name})"
     missing = np.setdiff1d(found, np.unique(store.split("train").labels))
     if len(missing):
         names = ", ".join(store.classes[label] for label in missing[:3].tolist())

@@ -43,6 +43,11 @@ class RowReader(Protocol):
         ...
 
     @property
+    def views(self) -> UInt8[np.ndarray, "n"]:
+        """Which view of its sample each row is; 0 is the clean one."""
+        ...
+
+    @property
     def samples(self) -> tuple[Sample, ...]:
         """The data set's listing."""
         ...

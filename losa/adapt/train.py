@@ -17,7 +17,6 @@ import torch
 from losa.adapt.adaptor import Adaptor, SideOptions
 from losa.adapt.checkpoint import AdaptorCard, save_weights
 from losa.adapt.evaluate import score_part
-from losa.adapt.interrupt import StopRequest
 from losa.adapt.loader import FeatureLoader
 from losa.adapt.metrics import MetricSums, SplitMetrics
 from losa.adapt.partition import Part, Parts, partition
@@ -35,6 +34,7 @@ from losa.config import AdaptConfig
 from losa.device import Compute, resolve_compute
 from losa.errors import StoreError
 from losa.features import FeatureSpec, resolve_taps
+from losa.interrupt import StopRequest
 from losa.store.opening import open_source
 
 log = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ class Feed:
     seed: int
 
     def train(self) -> FeatureLoader:
-        """The train rows, shuffled."""
+        """The train rows, shuffled: of each sample one view, another one every epoch."""
         part = self.parts.train
         return FeatureLoader(part.split, part.rows, self.ring, seed=self.seed, shuffle=True)
 
@@ -277,8 +277,8 @@ class Training:
         self._trial.check(self._position, is_saved=self._run.last.exists())
 
     def _batch_sizes(self) -> torch.Tensor:
-        rows, size = len(self._loader.rows), self._config.batch_size
-        return torch.tensor([min(size, rows - i) for i in range(0, rows, size)])
+        samples, size = self._loader.samples, self._config.batch_size
+        return torch.tensor([min(size, samples - i) for i in range(0, samples, size)])
 
     def _score(self, phase: Phase, part: Part) -> SplitMetrics:
         loader = self._feed.in_order(part)

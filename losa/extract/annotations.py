@@ -1,4 +1,4 @@
-"""Listings that come from files: CSV and COCO-style JSON, read as if a stranger had written them.
+"""Listings that come from files, read as if a stranger had written them; COCO-style JSON.
 
 A mistake names the file and the line, the byte or the entry. Nothing that a listing says may lead
 outside the data set's folder.
@@ -6,19 +6,17 @@ outside the data set's folder.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 import stat
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
 from losa.errors import InputError
-from losa.features import MAX_DIGITS, is_whole
 
 MAX_LISTING_BYTES: Final = 2_000_000_000
 """The largest real listing, iNaturalist 2021, is about half of this."""
@@ -33,12 +31,18 @@ _KEPT: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One line of a listing: a path below its root, a class name, and a split if it names one."""
+    """One line of a listing: a path below its root, a class name, and a split if it names one.
+
+    ``labels`` are the class names where a line may have several, and none where it has one or no
+    label; ``key`` names the sample where its path does not.
+    """
 
     path: str
-    label: str
+    label: str | None
     split: str | None
     where: str
+    labels: tuple[str, ...] | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,65 +135,6 @@ def safe_split(text: str, file: Path, where: str) -> str:
     return "val" if text in ("valid", "validation") else text
 
 
-def read_csv(file: Path) -> tuple[Listed, ...]:
-    """Lines of a CSV file with the columns ``path``, ``label`` and perhaps ``split``.
-
-    Raises:
-        InputError: the file is unreadable, or a line is not what the header promises.
-    """
-    reader = csv.reader(io.StringIO(_text(file, "utf-8-sig"), newline=""), strict=True)
-    listed = []
-    try:
-        header = next(reader, [])
-        columns = _columns(header, file)
-        for row in reader:
-            if not row:
-                continue
-            where = f"line {reader.line_num}"
-            if len(row) != len(header):
-                what = f"{where} has {len(row)} fields, the header has {len(header)}"
-                raise InputError(file, what, "quote commas that belong to a name")
-            listed.append(_listed(row, columns, file, where))
-    except csv.Error as error:
-        raise InputError(file, f"line {reader.line_num}: {error}", "mend the file") from None
-    if not listed:
-        raise InputError(file, "lists no samples", "add a line for every image")
-    return tuple(listed)
-
-
-def _columns(header: Sequence[str], file: Path) -> Mapping[str, int]:
-    """Positions of the columns that losa reads."""
-    names = [name.strip() for name in header]
-    if names.count("path") != 1 or names.count("label") != 1 or names.count("split") > 1:
-        what = f"line 1: the header is {','.join(header)!r}"
-        raise InputError(file, what, "begin the file with path,label or path,label,split")
-    return {name: names.index(name) for name in ("path", "label", "split") if name in names}
-
-
-def _listed(row: Sequence[str], columns: Mapping[str, int], file: Path, where: str) -> Listed:
-    """One checked line."""
-    label = row[columns["label"]].strip()
-    if not label or any(unicodedata.category(letter) == "Cc" for letter in label):
-        raise InputError(file, f"{where}: label {label!r} is no class", "give every path a label")
-    if label.isdecimal() and not is_whole(label):
-        what = f"{where}: label {label[:MAX_DIGITS]!r} has more than {MAX_DIGITS} digits"
-        raise InputError(file, what, "use names, or 0, 1, 2 ...")
-    if not label.isdecimal() and _is_number(label):
-        what = f"{where}: label {label!r} is neither a class name nor a whole number from 0"
-        raise InputError(file, what, "use names, or 0, 1, 2 ...")
-    split = safe_split(row[columns["split"]].strip(), file, where) if "split" in columns else None
-    return Listed(safe_path(row[columns["path"]], file, where), label, split, where)
-
-
-def _is_number(text: str) -> bool:
-    """Whether Python would read the text as a number, negative, fractional or not finite."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def read_coco(file: Path) -> CocoListing:
     """Images, their one category each, and the categories of a COCO-style JSON file.
 
@@ -259,17 +204,23 @@ def category_names(value: Any, file: Path) -> dict[int, str]:
     }
 
 
-def read_json(file: Path) -> Any:
+def read_json(file: Path, *, keep: Collection[str] | None = _KEPT) -> Any:
     """A JSON value of which only the members that losa reads are kept, to save memory.
+
+    Args:
+        file: the file.
+        keep: names of the members; ``None`` keeps all.
 
     Raises:
         InputError: the file is unreadable, too large, or not JSON; the message names the byte.
     """
-    text = _text(file, "utf-8")
+    text = read_text(file)
     try:
         # NaN is read as null: iNaturalist 2021 has it for unknown places, and what losa reads is
         # never null.
-        return json.loads(text, object_pairs_hook=_kept, parse_constant=lambda _: None)
+        return json.loads(
+            text, object_pairs_hook=partial(_kept, keep=keep), parse_constant=lambda _: None
+        )
     except json.JSONDecodeError as error:
         offset = len(text[: error.pos].encode())
         raise InputError(file, f"byte {offset}: {error.msg}", "fetch the file again") from None
@@ -278,13 +229,13 @@ def read_json(file: Path) -> Any:
         raise InputError(file, what, "fetch the file again") from None
 
 
-def _kept(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _kept(pairs: list[tuple[str, Any]], keep: Collection[str] | None) -> dict[str, Any]:
     """An object's members that losa reads; a repeated name is a mistake."""
     found = dict(pairs)
     if len(found) != len(pairs):
         name = next(name for name, count in _counts(name for name, _ in pairs).items() if count > 1)
         raise ValueError(f"member {name!r} stands twice in an object")
-    return {name: value for name, value in found.items() if name in _KEPT}
+    return {name: value for name, value in found.items() if keep is None or name in keep}
 
 
 def _counts(names: Any) -> dict[str, int]:
@@ -312,8 +263,12 @@ def _integer(entry: Mapping[str, Any], name: str, file: Path, where: str) -> int
     return value
 
 
-def _text(file: Path, encoding: str) -> str:
-    """A listing's text; the file must be regular, of a sane size, and UTF-8."""
+def read_text(file: Path, encoding: str = "utf-8") -> str:
+    """A listing's text.
+
+    Raises:
+        InputError: the file is missing, not regular, larger than any listing is, or not UTF-8.
+    """
     try:
         if path_kind(file) != "file":
             raise InputError(file, "is missing or no regular file", "name a file that exists")

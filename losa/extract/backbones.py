@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from losa.device import Compute
 from losa.errors import MismatchError, UsageError
+from losa.extract.known import ALIASES, usual_size
 from losa.extract.tokens import parse_tokens
 from losa.extract.transforms import Preprocessing, preprocessing_of
 from losa.extract.vit import ViTBackbone, anatomy_of
@@ -23,50 +24,9 @@ from losa.extract.weights import build_with_weights
 from losa.features import FeatureSpec, StoreDtype, resolve_taps
 from losa.store.plan import differing_fields
 
-DINOV2_SIZE: Final = 224
-"""DINOv2's weights are 518 px: five times the tokens that anybody wants by default."""
-
 _NAME: Final = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)?")
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class KnownModel:
-    """One line of ``losa models``; the image size is losa's default."""
-
-    alias: str
-    name: str
-    depth: int
-    channels: int
-    img_size: int
-    parameters: int
-
-
-# Depth, width and parameters are written down so that listing them builds nothing; a test holds
-# them against timm.
-_KNOWN: Final = (
-    KnownModel("vit_s", "vit_small_patch16_224.augreg_in21k", 12, 384, 224, 21_665_664),
-    KnownModel("vit_b", "vit_base_patch16_224.orig_in21k", 12, 768, 224, 85_798_656),
-    KnownModel("vit_l", "vit_large_patch16_224.augreg_in21k", 24, 1024, 224, 303_301_632),
-    KnownModel("vit_h", "vit_huge_patch14_clip_224.laion2b", 32, 1280, 224, 630_766_080),
-    KnownModel("vit_g", "vit_giant_patch14_clip_224.laion2b", 40, 1408, 224, 1_011_203_840),
-    KnownModel(
-        "vit_gigantic", "vit_gigantic_patch14_clip_224.laion2b", 48, 1664, 224, 1_842_777_344
-    ),
-    KnownModel("dinov2_s", "vit_small_patch14_dinov2.lvd142m", 12, 384, 224, 22_056_192),
-    KnownModel("dinov2_b", "vit_base_patch14_dinov2.lvd142m", 12, 768, 224, 86_579_712),
-    KnownModel("dinov2_l", "vit_large_patch14_dinov2.lvd142m", 24, 1024, 224, 304_367_616),
-    KnownModel("dinov2_g", "vit_giant_patch14_dinov2.lvd142m", 40, 1536, 224, 1_136_479_232),
-)
-
-ALIASES: Final[Mapping[str, str]] = {model.alias: model.name for model in _KNOWN}
-"""Short names for ``--model``, and the timm name each stands for."""
-
-
-def known_models() -> tuple[KnownModel, ...]:
-    """The aliases and what they stand for; any plain vision transformer of timm works as well."""
-    return _KNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +39,7 @@ class BackboneRequest:
     taps: str = "auto"
     tokens: str = "all"
     dtype: StoreDtype = "float16"
+    compiled: bool = False
 
 
 @runtime_checkable
@@ -145,6 +106,7 @@ def build_backbone(
         pool=pool,
         device=device,
         amp_dtype=amp_dtype,
+        is_compiled=request.compiled,
     )
 
 
@@ -232,12 +194,8 @@ def model_name(text: str) -> str:
 
 def _img_size(asked: int | None, name: str, config: Mapping[str, Any]) -> tuple[int, int]:
     """The image size asked for, else the weights' own; 224 for DINOv2."""
-    if asked is not None:
-        return asked, asked
-    if "dinov2" in name:
-        return DINOV2_SIZE, DINOV2_SIZE
     height, width = config["input_size"][-2:]
-    return height, width
+    return (asked, asked) if asked is not None else usual_size(name, (height, width))
 
 
 def _resize(model: nn.Module, name: str, img_size: tuple[int, int]) -> None:

@@ -1,23 +1,20 @@
-"""Batches of decoded images, in order, a bounded number ahead, by processes that leave no orphans.
+"""Batches of decoded images, in order, a bounded number ahead.
 
-Workers are spawned, import Pillow and numpy alone, ignore Ctrl-C (the parent decides), stop between
-two images when the pool closes, and leave by themselves when the parent is gone.
+Each of a few threads has a process that decodes for it (``losa/extract/workers.py``), so that an
+image may kill or block its decoder without ending the run; or, with no workers, one thread decodes
+here, where it may not.
 """
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
-import os
-import signal
 import threading
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, suppress
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -28,6 +25,7 @@ from losa.errors import ResourceError
 from losa.extract.images import ImageError, filter_warnings, load_pixels
 from losa.extract.media import Media, as_media
 from losa.extract.transforms import Preprocessing
+from losa.extract.workers import IMAGE_SECONDS, DecodeWorkers, Load, Pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +45,16 @@ class DecodedBatch:
     failures: tuple[DecodeFailure, ...]
 
 
-# A byte of shared memory and no event: whoever is killed while it looks at an event keeps its lock.
-_worker_stop: list[ctypes.c_byte] = []
-"""The pool's stop flag, in a worker process: it travels to a process at its start alone."""
-
-
 class DecodePool:
     """Decodes batches of images ahead of their use.
 
     Args:
         preprocessing: what every image goes through.
-        workers: decode processes; with 0, one thread of this process decodes.
+        workers: decode processes; with 0, one thread of this process decodes, and an image that
+            crashes or blocks its decoder then crashes or blocks this process.
+        seconds: how long a decode process may take for one image.
+        opened_ns: files written after this time, as ``time.time_ns`` counts it, have changed under
+            the run; ``None``: that is nobody's concern.
 
     Example:
         >>> half = (0.5, 0.5, 0.5)
@@ -68,26 +65,33 @@ class DecodePool:
         ((4, 32, 32, 3), 2)
     """
 
-    def __init__(self, preprocessing: Preprocessing, *, workers: int) -> None:
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        *,
+        workers: int,
+        seconds: float = IMAGE_SECONDS,
+        opened_ns: int | None = None,
+    ) -> None:
         self._preprocessing = preprocessing
         self._workers = workers
-        self._executor: Executor | None = None
-        self._stop = ctypes.c_byte(0)
+        self._seconds = seconds
+        self._opened_ns = opened_ns
+        self._executor: ThreadPoolExecutor | None = None
+        self._decoder: _InThisProcess | DecodeWorkers | None = None
         self._filters = ExitStack()
 
     def __enter__(self) -> DecodePool:
+        load = partial(load_pixels, preprocessing=self._preprocessing, opened_ns=self._opened_ns)
         if self._workers == 0:
-            self._stop = ctypes.c_byte(0)
             # Here and not around every image: filters belong to the process, not to a thread.
             self._filters.enter_context(warnings.catch_warnings())
             filter_warnings()
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix="losa-decode")
-            return self
-        context = multiprocessing.get_context("spawn")
-        self._stop = context.RawValue(ctypes.c_byte, 0)
-        self._executor = ProcessPoolExecutor(
-            self._workers, mp_context=context, initializer=_start_worker, initargs=(self._stop,)
-        )
+            self._decoder = _InThisProcess(load)
+        else:
+            size = self._preprocessing.img_size
+            self._decoder = DecodeWorkers(load, size, seconds=self._seconds)
+        self._executor = ThreadPoolExecutor(max(1, self._workers), "losa-decode")
         return self
 
     def __exit__(
@@ -96,10 +100,11 @@ class DecodePool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stop.value = 1
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
-            self._executor = None
+        assert self._executor is not None
+        assert self._decoder is not None
+        self._decoder.close()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._executor = None
         self._filters.close()
 
     def batches(
@@ -112,7 +117,7 @@ class DecodePool:
             pad_to: rows of every batch that comes out.
 
         Raises:
-            ResourceError: a worker died or ran out of memory.
+            ResourceError: no worker can be started, or this process ran out of memory.
         """
         pending: deque[Future[DecodedBatch]] = deque()
         try:
@@ -130,72 +135,48 @@ class DecodePool:
         """Hand one batch to whoever decodes."""
         assert self._executor is not None, "enter the pool before asking for batches"
         assert len(items) <= rows, "a batch must not be longer than its padding"
-        try:
-            if self._workers == 0:
-                return self._executor.submit(
-                    _decode, items, self._preprocessing, rows=rows, stop=self._stop
-                )
-            return self._executor.submit(_decode_in_worker, items, self._preprocessing, rows)
-        except BrokenProcessPool:
-            raise _dead_worker() from None
+        return self._executor.submit(self._decoded, items, rows)
+
+    def _decoded(self, items: tuple[Media, ...], rows: int) -> DecodedBatch:
+        """Decode one batch, in a thread of the pool."""
+        assert self._decoder is not None
+        pixels = np.zeros((rows, *self._preprocessing.img_size, 3), np.uint8)
+        failures = []
+        for position, found in enumerate(self._decoder.outcomes(items)):
+            if isinstance(found, ImageError):
+                failures.append(DecodeFailure(position, int(found.code), found.what))
+            else:
+                pixels[position] = found
+        return DecodedBatch(pixels, tuple(failures))
 
 
 def _result(future: Future[DecodedBatch]) -> DecodedBatch:
-    """Wait for a batch; a dead worker is an error, never a wait without end."""
+    """Wait for a batch."""
     try:
         return future.result()
-    except BrokenProcessPool:
-        raise _dead_worker() from None
     except MemoryError:
         raise ResourceError(
-            "--num-workers", "a decode worker ran out of memory", "use fewer, or smaller batches"
+            "--num-workers", "decoding ran out of memory", "use fewer, or smaller batches"
         ) from None
 
 
-def _dead_worker() -> ResourceError:
-    """The error of a pool that lost a process."""
-    return ResourceError(
-        "--num-workers",
-        "a decode worker died (killed, out of memory, or a crash in a decoder)",
-        "use fewer workers, or 0 to decode in this process",
-    )
+class _InThisProcess:
+    """Decodes in the thread that asks; stops between two images when it is closed."""
 
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._is_closed = threading.Event()
 
-def _decode_in_worker(
-    items: tuple[Media, ...], preprocessing: Preprocessing, rows: int
-) -> DecodedBatch:
-    """Decode one batch in a worker process."""
-    return _decode(items, preprocessing, rows=rows, stop=_worker_stop[0])
+    def outcomes(self, items: Sequence[Media]) -> Iterator[Pixels | ImageError]:
+        """Pixels of each image in order, or why it has none."""
+        for media in items:
+            if self._is_closed.is_set():
+                return
+            try:
+                yield self._load(media)
+            except ImageError as error:
+                yield error
 
-
-def _decode(
-    items: tuple[Media, ...], preprocessing: Preprocessing, *, rows: int, stop: ctypes.c_byte
-) -> DecodedBatch:
-    """Decode one batch; the rest of it stays zero once the pool is closing."""
-    pixels = np.zeros((rows, *preprocessing.img_size, 3), np.uint8)
-    failures = []
-    for position, media in enumerate(items):
-        if stop.value:
-            break
-        try:
-            pixels[position] = load_pixels(media, preprocessing)
-        except ImageError as error:
-            failures.append(DecodeFailure(position, int(error.code), error.what))
-    return DecodedBatch(pixels, tuple(failures))
-
-
-def _start_worker(stop: ctypes.c_byte) -> None:
-    """Prepare a worker process."""
-    _worker_stop.append(stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    filter_warnings()
-    threading.Thread(target=_leave_with_parent, name="losa-parent", daemon=True).start()
-
-
-def _leave_with_parent() -> None:
-    """End this process when its parent is gone: a killed parent closes no queue."""
-    parent = multiprocessing.parent_process()
-    with suppress(OSError):
-        if parent is not None:
-            parent.join()
-    os._exit(1)
+    def close(self) -> None:
+        """Begin no other image."""
+        self._is_closed.set()

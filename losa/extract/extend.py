@@ -15,6 +15,7 @@ import numpy as np
 from losa.config import ExtractConfig
 from losa.errors import LockedError, MismatchError, ResourceError, StoreError
 from losa.extract.extraction import Extraction, Progress, report_extraction
+from losa.extract.fleet import ALONE, Place, Share
 from losa.extract.planning import (
     Inputs,
     calibrated,
@@ -23,6 +24,7 @@ from losa.extract.planning import (
     wanted_plan,
 )
 from losa.extract.rows import Skipped
+from losa.interrupt import StopRequest
 from losa.store import Plan, Store, files, layout, open_store
 from losa.store.extending import (
     begin_extension,
@@ -38,7 +40,9 @@ from losa.store.skeleton import statistics_of
 logger = logging.getLogger(__name__)
 
 
-def extend(config: ExtractConfig, *, progress: Progress | None = None) -> dict[str, Any]:
+def extend(
+    config: ExtractConfig, *, progress: Progress | None = None, place: Place = ALONE
+) -> dict[str, Any]:
     """Add splits or taps to a sealed store; the same call resumes what was interrupted.
 
     What a configuration does not set is as the store has it. The old store can be read until the
@@ -57,13 +61,13 @@ def extend(config: ExtractConfig, *, progress: Progress | None = None) -> dict[s
         logger.warning("%s has these taps and splits already: nothing to add", old.path)
         store_id, computed = old.store_id, 0
     else:
-        plan, store_id, computed = _grow(inputs, plan, old, progress)
+        plan, store_id, computed = _grow(inputs, plan, old, progress, place)
     seconds = time.monotonic() - started
     return report_extraction(inputs.config, plan, store_id, computed, seconds)
 
 
 def _grow(
-    inputs: Inputs, wanted: Plan, old: Store, progress: Progress | None
+    inputs: Inputs, wanted: Plan, old: Store, progress: Progress | None, place: Place
 ) -> tuple[Plan, str, int]:
     """Write the larger store and put it in its place; returns its plan, its id, rows computed.
 
@@ -72,9 +76,10 @@ def _grow(
     computed = 0
     try:
         plan = begun_extension(old.path, wanted) or _begin(inputs, wanted, old, progress)
-        place = extension_of(old.path)
-        extraction = Extraction(inputs, place, plan, progress, _skipped_rows(old))
-        computed = extraction.write()
+        larger = extension_of(old.path)
+        extraction = Extraction(inputs, larger, plan, progress, _skipped_rows(old))
+        with StopRequest() as stop:
+            computed = extraction.write(Share(place, stop, inputs.config.grace))
         store_id = extraction.seal()
         finish_extension(old.path)
     except (StoreError, LockedError, ResourceError):
@@ -111,6 +116,8 @@ def _as_stored(config: ExtractConfig, plan: Plan) -> ExtractConfig:
         "shard_rows": plan.shard_rows,
         "seed": plan.order_seed,
         "calibration_rows": plan.calibration_rows,
+        "views": plan.views,
+        **({} if plan.augment is None else {"augment": plan.augment["policy"]}),
     }
     changes = {name: value for name, value in stored.items() if name not in config.model_fields_set}
     asked = config.split if "split" in config.model_fields_set else ()

@@ -1,17 +1,18 @@
 """The extraction loop: decoded batches -> backbone -> store dtype on the device -> host -> shard.
 
-A batch is written while the next one is computed, and what is computed depends on the plan alone,
-so that a resumed store equals an uninterrupted one byte for byte.
+The calling thread does nothing but feed the device; what has been computed is checked and written
+by a thread behind it. What is computed depends on the plan alone, so that a resumed store equals an
+uninterrupted one byte for byte.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,11 +22,15 @@ import torch
 from losa.config import ExtractConfig
 from losa.errors import InputError, LockedError
 from losa.extract.backbones import Backbone
+from losa.extract.behind import Behind
 from losa.extract.calibrate import Calibrator, Statistics, stored_quantiser
 from losa.extract.decode import DecodePool
+from losa.extract.fitting import out_of_memory
+from losa.extract.fleet import Share
 from losa.extract.planning import Inputs
 from losa.extract.rows import RowBatch, RowSource, Skipped, none_before
-from losa.extract.staging import EncodedBatch, Stage
+from losa.extract.skipped import list_skipped
+from losa.extract.staging import USUAL_DEPTH, EncodedBatch, Stage
 from losa.features import Sample
 from losa.store import Plan, StoreWriter, files, layout
 from losa.store.claims import ShardTask
@@ -91,7 +96,7 @@ class Extraction:
         self.durable = inputs.config.durability == "full"
         self._progress = progress
         self._rows = RowSource(inputs.dataset, plan, inputs.config.on_error, skipped)
-        self._done = 0
+        self._done = self._written = 0
         self._shard: ShardWriter | None = None
 
     def calibrate(self) -> Statistics:
@@ -101,7 +106,7 @@ class Extraction:
         rows = min(plan.calibration_rows, plan.splits[split].rows)
         calibrator = Calibrator(len(plan.spec.taps), plan.spec.channels)
         done = 0
-        with self._pool() as pool:
+        with self.decode_pool() as pool:
             for batch in self._rows.batches(pool, [ShardTask(split, 0, 0, rows)]):
                 decoded = batch.decoded
                 readable = torch.ones(len(decoded.pixels), dtype=torch.bool)
@@ -117,8 +122,13 @@ class Extraction:
                 self._tell(done, rows, "calibrate")
         return calibrator.statistics()
 
-    def write(self) -> int:
-        """Write every missing shard; returns the rows that were computed."""
+    def write(self, share: Share | None = None) -> int:
+        """Write every missing shard, or this process's share; returns the rows that it computed.
+
+        Raises:
+            StoppedError: this process was asked to end.
+        """
+        share = share or Share()
         with StoreWriter(self.place, durable=self.durable, numerics=self._numerics()) as writer:
             if writer.plan.identity != self.plan.identity:
                 what = "was replaced by another store just now"
@@ -129,15 +139,15 @@ class Extraction:
             writer.withdraw_damaged()
             tasks = writer.tasks()
             check_space(self.place, self.plan, self._whole_rows(writer, tasks))
-            total = sum(split.rows for split in self.plan.splits.values())
-            before = total - sum(task.rows for task in tasks)
-            self._done = before
-            self._tell(self._done, total)
-            with self._pool() as pool, ExitStack() as open_shard:
-                for finished in self._computed(writer, pool):
-                    self._store(writer, open_shard, finished)
-                    self._tell(self._done, total)
-            return self._done - before
+            self._written = 0
+            self._recount(writer)
+            is_missing = True
+            while is_missing:
+                self._fill(writer, share)
+                # Not before: what this process still has in its hands, others may wait for.
+                is_missing = share.wait(writer, lambda: self._recount(writer))
+            self._recount(writer)
+            return self._written
 
     def seal(self) -> str:
         """Seal the store, or return the id it was sealed with.
@@ -151,32 +161,54 @@ class Extraction:
         """How this process computes; the batch is the store's."""
         compute = self.inputs.compute
         autocast = None if compute.amp is None else compute.amp_dtype
-        return Numerics(compute.device.type, autocast, self.plan.numerics.batch_size)
+        batch_size, compiled = self.plan.numerics.batch_size, self.inputs.config.compile
+        return Numerics(compute.device.type, autocast, batch_size, compiled)
 
     def _whole_rows(self, writer: StoreWriter, tasks: Sequence[ShardTask]) -> int:
         """Rows with all taps that take as many bytes as what is missing."""
         planes = sum(task.rows * len(writer.missing_taps(task)) for task in tasks)
         return math.ceil(planes / len(self.plan.spec.taps))
 
-    def _pool(self) -> DecodePool:
+    def decode_pool(self) -> DecodePool:
+        """The processes that decode for this extraction."""
         asked = self.inputs.config.num_workers
         auto = max(1, min(MAX_AUTO_WORKERS, len(os.sched_getaffinity(0)) // 2))
         workers = auto if asked == "auto" else asked
-        return DecodePool(self.inputs.backbone.preprocessing, workers=workers)
+        preprocessing, opened_ns = self.inputs.backbone.preprocessing, self.inputs.opened_ns
+        return DecodePool(preprocessing, workers=workers, opened_ns=opened_ns)
 
-    def _computed(self, writer: StoreWriter, pool: DecodePool) -> Iterator[_Computed]:
-        """Every batch with its planes; the device works one batch ahead of the disk."""
+    def _fill(self, writer: StoreWriter, share: Share) -> None:
+        """Feed the device with every missing row; a thread behind it writes what comes back.
+
+        Claims are taken here and shards are written there, one at a time; after the first error
+        there, or an interrupt here, the open shard is dropped once that thread has ended.
+        """
         missing_taps, lane_at = cache(writer.missing_taps), cache(self._lane)
-        waiting: _Computed | None = None
-        for batch in self._rows.batches(pool, writer.claimed()):
-            lane = lane_at(missing_taps(batch.task))
-            pixels = lane.stage.upload(batch.decoded.pixels)
-            encoded = lane.stage.encode(lane.backbone(pixels))
-            if waiting is not None:
-                yield waiting
-            waiting = _Computed(batch, encoded)
-        if waiting is not None:
-            yield waiting
+        with (
+            self.decode_pool() as pool,
+            ExitStack() as open_shard,
+            Behind(partial(self._store, writer, open_shard), depth=USUAL_DEPTH - 1) as behind,
+        ):
+            for batch in self._rows.batches(pool, share.tasks(writer)):
+                if share.ends_before(writer, batch.task, batch.first):
+                    break
+                lane = lane_at(missing_taps(batch.task))
+                with out_of_memory(lane.backbone, self.plan.numerics.batch_size):
+                    planes = lane.backbone(lane.stage.upload(batch.decoded.pixels))
+                    # Before the copies begin: they take the buffers of a batch that is written.
+                    behind.reserve()
+                    encoded = lane.stage.encode(planes)
+                behind.put(_Computed(batch, encoded))
+                self._tell(self._done, self._total)
+
+    @property
+    def _total(self) -> int:
+        return sum(split.rows for split in self.plan.splits.values())
+
+    def _recount(self, writer: StoreWriter) -> None:
+        """Tell how far the store is, whoever wrote it."""
+        self._done = self._total - sum(task.rows for task in writer.tasks())
+        self._tell(self._done, self._total)
 
     def _lane(self, taps: tuple[int, ...]) -> _Lane:
         plan = self.plan.with_taps(taps)
@@ -201,10 +233,12 @@ class Extraction:
             array[:count][status != OK_STATUS] = 0
         scales = None if host.scales is None else [scale[:count] for scale in host.scales]
         shard.write([plane[:count] for plane in host.planes], status, scales)
+        self._written += count
         self._done += count
         if shard.written == batch.task.rows:
             self._shard = None
             open_shard.close()
+            self._done = self._total - sum(task.rows for task in writer.tasks())
 
     def _check_finite(
         self,
@@ -240,11 +274,14 @@ def report_extraction(
     }
     rows = sum(split["rows"] for split in splits.values())
     skipped = rows - sum(split["ok"] for split in splits.values())
+    durable = config.durability == "full"
+    listed = list_skipped(path, durable=durable)
     result = {
         "store": str(path),
         "store_id": store_id,
         "splits": splits,
         "skipped": skipped,
+        "skipped_csv": None if listed is None else str(listed),
         "bytes": rows * plan.spec.sample_bytes,
         "computed_rows": computed,
         "seconds": round(seconds, 3),
@@ -254,6 +291,5 @@ def report_extraction(
     if computed:
         beside = path.with_name(f"{path.name}.extract.json")
         record = {"config": config.model_dump(mode="json"), "result": result}
-        durable = config.durability == "full"
         files.write_atomic(beside, files.canonical_json(record), durable=durable)
     return result

@@ -1,7 +1,8 @@
 """From an image file to the pixels that the weights expect, with every way to fail named.
 
 What a file may be is fixed here, not by what Pillow happens to accept: seven formats, at most 64
-megapixels, no half-read images. An image of any mode becomes 8-bit RGB by one stated rule, is
+megapixels, no half-read images (but what a JPEG holds between its two ends is taken as libjpeg
+takes it). An image of any mode becomes 8-bit RGB by one stated rule, is
 turned upright by its EXIF orientation, and then goes through timm's evaluation transform. Pillow
 and numpy only: decode workers import this module and nothing heavier.
 """
@@ -12,6 +13,7 @@ import errno
 import io
 import os
 import stat
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +36,11 @@ EXTENSIONS: Final = frozenset(
 MAX_PIXELS: Final = 64_000_000
 TOO_LARGE: Final = f"has more than {MAX_PIXELS} pixels, or would have once resized"
 """What a store records, in one text, because its identity covers the text."""
+
+CHANGED: Final = "was written while the run was reading its data set"
+
+CLOCK_SLACK_NS: Final = 2_000_000_000
+"""How far a file server's clock may differ from ours before files look changed that are not."""
 
 BACKGROUND: Final = (255, 255, 255, 255)
 """What shows through where an image is transparent: white."""
@@ -68,6 +75,9 @@ class ImageStatus(IntEnum):
     PERMISSION = 6
     NOT_A_FILE = 7
     UNREADABLE = 8
+    CRASH = 9
+    TIMEOUT = 10
+    CHANGED = 11
 
 
 class ImageError(InputError):
@@ -78,17 +88,31 @@ class ImageError(InputError):
         super().__init__(path, what, "mend or remove it, or use --on-error skip")
 
 
-def load_pixels(place: Path | Media, preprocessing: Preprocessing) -> UInt8[np.ndarray, "h w 3"]:
+def load_pixels(
+    place: Path | Media, preprocessing: Preprocessing, opened_ns: int | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
     """Pixels of an image, resized and cropped, not yet normalised.
+
+    Args:
+        place: where its bytes are.
+        preprocessing: what it goes through.
+        opened_ns: a file that was written after this time, as ``time.time_ns`` counts it, has
+            changed under the run; ``None``: that is nobody's concern.
 
     Raises:
         ImageError: the file is missing, is no regular file, or holds no usable image.
     """
     path = as_media(place).path
-    image = open_rgb(place)
+    image = open_rgb(place, opened_ns)
     target = _resized_size(image.size, preprocessing)
     if target[0] * target[1] > MAX_PIXELS:
         raise ImageError(path, ImageStatus.TOO_LARGE, TOO_LARGE)
+    media = as_media(place)
+    if media.view:
+        # Only now: what is too large is so in every view of it.
+        from losa.extract.augment import augmented
+
+        return augmented(image, media, preprocessing)
     if target != image.size:
         image = image.resize(target, Image.Resampling[preprocessing.interpolation.upper()])
     return np.array(_centre_crop(image, preprocessing))
@@ -103,7 +127,7 @@ def filter_warnings() -> None:
     warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
-def open_rgb(place: Path | Media) -> Image.Image:
+def open_rgb(place: Path | Media, opened_ns: int | None = None) -> Image.Image:
     """Decode the first frame of an image to upright 8-bit RGB.
 
     Raises:
@@ -111,7 +135,7 @@ def open_rgb(place: Path | Media) -> Image.Image:
     """
     media = as_media(place)
     path = media.path
-    with _regular_file(path) as whole:
+    with _regular_file(path, opened_ns) as whole:
         try:
             file = whole if media.size is None else _piece(whole, media)
             return _decoded(file, path) if media.shape is None else _raw(file, media.shape)
@@ -155,8 +179,12 @@ def _raw(file: _Bytes, shape: tuple[int, int, int]) -> Image.Image:
 
 
 @contextmanager
-def _regular_file(path: Path) -> Iterator[_Bytes]:
-    """Open a file for reading, but never wait for a pipe or read from a device."""
+def _regular_file(path: Path, opened_ns: int | None) -> Iterator[_Bytes]:
+    """Open a file for reading, but never wait for a pipe or read from a device.
+
+    What changes under the run has no pixels, and no other fault either: what is half written
+    may be whole tomorrow. See docs/decisions/0012-changed-files.md.
+    """
     try:
         # O_NONBLOCK: opening a named pipe would otherwise wait for a writer that never comes.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -168,9 +196,29 @@ def _regular_file(path: Path) -> Iterator[_Bytes]:
         os.close(descriptor)
         raise ImageError(path, ImageStatus.NOT_A_FILE, "is not a regular file")
     with os.fdopen(descriptor, "rb") as file:
+        _check_old(path, status, opened_ns)
         if status.st_size == 0:
             raise ImageError(path, ImageStatus.CORRUPT, "is empty")
-        yield file
+        try:
+            yield file
+        except ImageError:
+            _check_same(path, status, os.fstat(descriptor))
+            raise
+        _check_same(path, status, os.fstat(descriptor))
+
+
+def _check_same(path: Path, before: os.stat_result, after: os.stat_result) -> None:
+    """Refuse a file that was written while it was read."""
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise ImageError(path, ImageStatus.CHANGED, CHANGED)
+
+
+def _check_old(path: Path, status: os.stat_result, opened_ns: int | None) -> None:
+    """Refuse a file that was written after a time; one from the future is merely misdated."""
+    if opened_ns is not None:
+        newest = time.time_ns() + CLOCK_SLACK_NS
+        if opened_ns + CLOCK_SLACK_NS < status.st_mtime_ns <= newest:
+            raise ImageError(path, ImageStatus.CHANGED, CHANGED)
 
 
 def _open_failure(error: OSError) -> tuple[ImageStatus, str]:

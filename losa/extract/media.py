@@ -6,7 +6,7 @@ kind of data set it comes from, a decode worker needs to know no more than this.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 
@@ -21,6 +21,7 @@ class Media:
         shape: height, width and channels (1 or 3) of raw 8-bit pixels; ``None``: it is encoded.
         view: 0 is the clean image; others are augmented.
         view_seed: what the augmentation of this view is drawn from.
+        policy: how this view is augmented; view 0 has none.
     """
 
     path: Path
@@ -29,6 +30,11 @@ class Media:
     shape: tuple[int, int, int] | None = None
     view: int = 0
     view_seed: int = 0
+    policy: str = ""
+
+    def as_view(self, view: int, seed: int, policy: str) -> Media:
+        """An augmented view of the same image."""
+        return replace(self, view=view, view_seed=seed, policy=policy)
 
 
 def as_media(place: Path | Media) -> Media:

@@ -3,37 +3,45 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
-
-import torch
 
 from losa.config import ExtractConfig
 from losa.device import Compute, resolve_compute
 from losa.errors import UsageError
+from losa.extract.augment import augment_of
 from losa.extract.backbones import Backbone, BackboneRequest, build_backbone
 from losa.extract.calibrate import Statistics
 from losa.extract.datasets import Dataset, load_dataset
+from losa.extract.fitting import fitted_batch
+from losa.extract.preflight import preflight
+from losa.features import Sample
 from losa.precision import exponent_for
 from losa.store import Plan, layout
 from losa.store.listing import listing_digest
-from losa.store.plan import Numerics, SplitPlan, check_same_numerics
+from losa.store.plan import VIEWED_SPLIT, Numerics, SplitPlan, check_same_numerics
 
 logger = logging.getLogger(__name__)
-AUTO_BATCH: Final = {"cpu": 32, "cuda": 64}
+CPU_BATCH: Final = 32
+MOST_BATCH: Final = 1024
 MAX_NAME_BYTES: Final = 180
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What an extraction works with: what was asked for, the samples, a backbone, a device."""
+    """What an extraction works with: what was asked for, the samples, a backbone, a device.
+
+    A file of the data set that is written after ``opened_ns`` has changed under the run.
+    """
 
     config: ExtractConfig
     dataset: Dataset
     backbone: Backbone
     compute: Compute
+    opened_ns: int = field(default_factory=time.time_ns)
 
 
 def gather_inputs(config: ExtractConfig) -> Inputs:
@@ -44,6 +52,16 @@ def gather_inputs(config: ExtractConfig) -> Inputs:
     """
     compute = resolve_compute(config.device, config.amp_dtype)
     dataset = load_dataset(config.dataset, config.data_dir, splits=config.split, seed=config.seed)
+    preflight(config, dataset)
+    return Inputs(config, dataset, asked_backbone(config, compute), compute)
+
+
+def asked_backbone(config: ExtractConfig, compute: Compute) -> Backbone:
+    """Build the backbone that a configuration asks for.
+
+    Raises:
+        LosaError: as :func:`build_backbone`.
+    """
     request = BackboneRequest(
         config.model,
         config.weights,
@@ -51,23 +69,23 @@ def gather_inputs(config: ExtractConfig) -> Inputs:
         config.taps,
         config.tokens,
         config.store_dtype,
+        config.compile,
     )
-    backbone = build_backbone(request, device=compute.device, amp_dtype=compute.amp)
-    return Inputs(config, dataset, backbone, compute)
+    return build_backbone(request, device=compute.device, amp_dtype=compute.amp)
 
 
 def wanted_plan(inputs: Inputs) -> Plan:
     """The plan that was asked for; its exponents are not known before calibration."""
     config, backbone, compute = inputs.config, inputs.backbone, inputs.compute
     splits = {
-        name: SplitPlan(len(listed), len(listed), listing_digest(listed))
+        name: _split_plan(listed, config.views if name == VIEWED_SPLIT else 1)
         for name, listed in inputs.dataset.splits.items()
     }
     shard_rows, batch = config.shard_rows, config.batch_size
     if shard_rows == "auto":
         shard_rows = layout.rows_per_shard(backbone.spec.record_bytes)
     if batch == "auto":
-        batch = _auto_batch(compute.device, splits, shard_rows)
+        batch = _auto_batch(inputs, splits, shard_rows)
     return Plan(
         spec=backbone.spec,
         backbone={
@@ -87,8 +105,15 @@ def wanted_plan(inputs: Inputs) -> Plan:
             device=compute.device.type,
             autocast=None if compute.amp is None else compute.amp_dtype,
             batch_size=batch,
+            compiled=config.compile,
         ),
+        views=config.views,
+        augment=augment_of(config.augment, config.seed) if config.views > 1 else None,
     )
+
+
+def _split_plan(listed: Sequence[Sample], views: int) -> SplitPlan:
+    return SplitPlan(len(listed), len(listed) * views, listing_digest(listed))
 
 
 def calibrated(plan: Plan, statistics: Statistics) -> Plan:
@@ -102,7 +127,7 @@ def check_numerics(config: ExtractConfig, wanted: Plan, found: Plan) -> None:
     """Refuse to compute a store's rows in another numerics class; its batch size goes first.
 
     Raises:
-        MismatchError: the kind of device or the autocast dtype differs.
+        MismatchError: the kind of device or the autocast dtype differs, or only one is compiled.
     """
     if not config.allow_mixed_numerics:
         check_same_numerics(config.store, wanted.numerics, found.numerics)
@@ -129,7 +154,15 @@ def store_place(store: Path) -> Path:
     return path
 
 
-def _auto_batch(device: torch.device, splits: Mapping[str, SplitPlan], shard_rows: int) -> int:
-    """The usual batch, but none that would be padding for the most part."""
-    largest = max(split.rows for split in splits.values())
-    return min(AUTO_BATCH[device.type], shard_rows, largest)
+def _auto_batch(inputs: Inputs, splits: Mapping[str, SplitPlan], shard_rows: int) -> int:
+    """The batch that is fast on this device, but none that would be padding for the most part.
+
+    A CPU is not asked: the bytes of a store should not hang on what else it did that second. Nor
+    is a device where a store is gone on with, whose batch is the one that counts.
+    """
+    most = min(max(split.rows for split in splits.values()), shard_rows)
+    config = inputs.config
+    goes_on = config.store.exists() and not config.overwrite
+    if inputs.compute.device.type == "cpu" or goes_on:
+        return min(CPU_BATCH, most)
+    return fitted_batch(inputs.backbone, min(MOST_BATCH, most))

@@ -18,12 +18,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from losa.config import ExtractConfig
 from losa.device import Compute, resolve_compute
-from losa.errors import LosaError, UsageError
+from losa.errors import UsageError
+from losa.extract.augment import check_rules, view_of
 from losa.extract.backbones import Backbone, rebuild_backbone
-from losa.extract.datasets import load_dataset
+from losa.extract.datasets import Dataset
 from losa.extract.decode import DecodedBatch, DecodePool
+from losa.extract.media import Media
+from losa.extract.origin import find_again
 from losa.features import Sample
 from losa.precision import decode, rounded_to
 from losa.store import Plan, Store, open_store
@@ -44,8 +46,8 @@ MOST_NAMED: Final = 20
 class RecomputeRequest:
     """Which store, how many of its rows by which seed, and what to compute them from.
 
-    ``images`` is the folder that the samples' paths lie below; without it, the data set is looked
-    for under its own name.
+    ``images`` is the folder that the samples lie below (:func:`losa.extract.origin.find_again`);
+    without it, the data set is looked for under its own name.
     """
 
     store: Path
@@ -63,6 +65,7 @@ class ChosenRow:
     split: str
     row: int
     sample: Sample
+    view: int = 0
 
 
 @dataclass(slots=True)
@@ -84,12 +87,13 @@ def recompute_rows(request: RecomputeRequest) -> dict[str, Any]:
 
     Raises:
         StoreError: the store is not sealed, or a record is damaged.
-        MismatchError: weights or preprocessing are not the store's; the field is named.
+        MismatchError: weights or preprocessing are not the store's, or its views are augmented by
+            rules of another losa; the field is named.
         UsageError: the files are not found.
     """
     store = open_store(request.store)
     plan = store.plan
-    root = request.images if request.images is not None else _own_root(plan)
+    dataset = find_again(plan, request.images)
     compute = resolve_compute(request.device, plan.numerics.autocast or "none")  # type: ignore[arg-type]  # checked there
     if compute.device.type != plan.numerics.device:
         log.info("the store was made on %s: last bits may differ", plan.numerics.device)
@@ -97,7 +101,8 @@ def recompute_rows(request: RecomputeRequest) -> dict[str, Any]:
     rows = choose_rows(store, request.rows, request.seed)
     again = _Again(store, backbone, compute)
     findings = _Findings(plan.spec.taps, tolerance_of(plan))
-    paths = [[root / _safe(row.sample.path) for row in part] for part in _parts(rows, plan)]
+    check_rules(plan.augment)
+    paths = [[_media(dataset, plan, row) for row in part] for part in _parts(rows, plan)]
     with DecodePool(backbone.preprocessing, workers=0) as pool:
         decoded = pool.batches(paths, pad_to=plan.numerics.batch_size)
         for part, batch in zip(_parts(rows, plan), decoded, strict=True):
@@ -125,7 +130,8 @@ def choose_rows(store: Store, count: int, seed: int) -> list[ChosenRow]:
         name = names[int(np.searchsorted(ends, number, side="right"))]
         row = int(readable[name][number - ends[names.index(name)]])  # from the end of its split
         reader = store.split(name)
-        found.append(ChosenRow(name, row, reader.samples[reader.source_index[row]]))
+        sample = reader.samples[reader.source_index[row]]
+        found.append(ChosenRow(name, row, sample, int(reader.views[row])))
     return found
 
 
@@ -207,15 +213,9 @@ def _parts(rows: Sequence[ChosenRow], plan: Plan) -> Iterator[Sequence[ChosenRow
         yield rows[first : first + size]
 
 
-def _own_root(plan: Plan) -> Path:
-    """Where the data set lies, if it lies where its name says."""
-    data_dir = ExtractConfig(model="", dataset="").data_dir
-    splits = tuple(plan.splits)
-    try:
-        return load_dataset(plan.dataset, data_dir, splits=splits, seed=plan.order_seed).root
-    except LosaError as error:
-        what = f"is needed: {plan.dataset!r} is not found ({error.what})"
-        raise UsageError("--images", what, "name the folder its samples lie below") from None
+def _media(dataset: Dataset, plan: Plan, row: ChosenRow) -> Media:
+    place = dataset.pieces.get(row.sample.path) or Media(dataset.root / _safe(row.sample.path))
+    return view_of(plan.augment, place, row.sample.key, row.view)
 
 
 def _safe(path: str) -> str:
@@ -259,6 +259,8 @@ def _summary(findings: _Findings) -> dict[str, Any]:
 
 def _named(item: ChosenRow, **more: Any) -> dict[str, Any]:
     facts = {"split": item.split, "row": item.row, "key": item.sample.key, "path": item.sample.path}
+    if item.view:
+        facts["view"] = item.view
     if "distance" in more:
         return {**facts, "tap": more["tap"], "relative_l2": more["distance"]}
     return {**facts, "reason": more["reason"]}

@@ -13,13 +13,14 @@ from functools import cache
 from typing import Literal
 
 from losa.errors import InputError
+from losa.extract.augment import view_of
 from losa.extract.datasets import Dataset
 from losa.extract.decode import DecodedBatch, DecodeFailure, DecodePool
 from losa.extract.media import Media
 from losa.features import Sample
 from losa.store import Plan
 from losa.store.claims import ShardTask
-from losa.store.order import row_order
+from losa.store.order import row_places
 
 Skipped = Callable[[str], Mapping[int, tuple[int, str]] | None]
 """For a split, status code and message of each row that was skipped when its other taps were
@@ -61,7 +62,7 @@ class RowSource:
         self._plan = plan
         self._on_error = on_error
         self._skipped = skipped
-        self._order = cache(row_order)
+        self._places = cache(row_places)
 
     def batches(self, pool: DecodePool, tasks: Iterable[ShardTask]) -> Iterator[RowBatch]:
         """Decode the rows of shards in order.
@@ -74,16 +75,23 @@ class RowSource:
 
         def places() -> Iterator[list[Media]]:
             for task in tasks:
-                listed = self._dataset.splits[task.split]
-                order = self._order(len(listed), self._plan.order_seed, task.split)
                 for first in range(task.first, task.stop, size):
-                    rows = order[first : min(first + size, task.stop)].tolist()
-                    group = [listed[index] for index in rows]
-                    ahead.append((task, first, group))
-                    yield [self._dataset.media(sample) for sample in group]
+                    rows = slice(first, min(first + size, task.stop))
+                    group = list(self._group(task.split, rows))
+                    ahead.append((task, first, [sample for sample, _ in group]))
+                    yield [media for _, media in group]
 
         for decoded in pool.batches(places(), pad_to=size):
             yield self._judged(RowBatch(*ahead.popleft(), decoded))
+
+    def _group(self, split: str, rows: slice) -> Iterator[tuple[Sample, Media]]:
+        """The sample of each of some rows, and where its bytes are as the view that the row is."""
+        plan, listed = self._plan, self._dataset.splits[split]
+        places = self._places(len(listed), plan.views_of(split), plan.order_seed, split)
+        found = zip(places.source_index[rows].tolist(), places.view[rows].tolist(), strict=True)
+        for index, view in found:
+            sample = listed[index]
+            yield sample, view_of(plan.augment, self._dataset.media(sample), sample.key, view)
 
     def _judged(self, batch: RowBatch) -> RowBatch:
         """Settle which rows of a batch hold features, and refuse what may not be missing."""

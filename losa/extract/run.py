@@ -11,6 +11,7 @@ from losa.config import ExtractConfig
 from losa.errors import LockedError, SkippedError, UsageError
 from losa.extract.extend import extend
 from losa.extract.extraction import Extraction, Progress, report_extraction
+from losa.extract.fleet import ALONE, Place, Share, fitted_to, wait_for_first
 from losa.extract.overwrite import set_aside
 from losa.extract.planning import (
     Inputs,
@@ -20,6 +21,7 @@ from losa.extract.planning import (
     store_place,
     wanted_plan,
 )
+from losa.interrupt import StopRequest
 from losa.store import Plan, create_store, files, layout
 from losa.store.extending import finish_extension
 from losa.store.plan import check_same_identity
@@ -29,28 +31,34 @@ from losa.store.space import check_space
 logger = logging.getLogger(__name__)
 
 
-def extract(config: ExtractConfig, *, progress: Progress | None = None) -> dict[str, Any]:
+def extract(
+    config: ExtractConfig, *, progress: Progress | None = None, place: Place = ALONE
+) -> dict[str, Any]:
     """Extract a data set's features into a store; the same call resumes what was interrupted.
 
-    Returns what was done: the store's id, its splits, bytes, rows computed now, and seconds.
+    Any number of processes may do so side by side, each in its ``place``; all end when the store
+    is sealed. Returns what was done: the store's id, its splits, bytes, rows that this process
+    computed now, and seconds.
 
     Raises:
         LosaError: any of its kinds; what was committed before stays.
     """
     started = time.monotonic()
-    config = config.model_copy(update={"store": store_place(config.store)})
+    config = fitted_to(place, config.model_copy(update={"store": store_place(config.store)}))
     if config.extend and config.overwrite:
         raise UsageError("--extend", "does not go with --overwrite", "give one of them")
     if config.extend or not config.store.exists():
         finish_extension(config.store)
     if config.extend:
-        return extend(config, progress=progress)
+        return extend(config, progress=progress, place=place)
     inputs = gather_inputs(config)
     wanted = wanted_plan(inputs)
     with set_aside(config.store, wanted.digest, active=config.overwrite):
+        wait_for_first(config.store, place)
         plan = _begin_or_join(inputs, wanted, progress)
         extraction = Extraction(inputs, config.store, plan, progress)
-        computed = extraction.write()
+        with StopRequest() as stop:
+            computed = extraction.write(Share(place, stop, config.grace))
         store_id = extraction.seal()
     return report_extraction(config, plan, store_id, computed, time.monotonic() - started)
 

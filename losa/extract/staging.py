@@ -1,13 +1,14 @@
 """Between host and device: pixels up, encoded planes down, without stopping the device.
 
-On CUDA both directions use pinned buffers, and the way down has a stream of its own; an event says
-when the host may touch the bytes. On the CPU nothing is copied.
+On CUDA both directions have a stream and a ring of pinned buffers of their own, which are reused
+batch after batch; events say who may touch the bytes. On the CPU nothing is copied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from torch import Tensor
 
 from losa.precision import Encoded, encode, magnitudes
 from losa.store.plan import Plan
+
+USUAL_DEPTH: Final = 3
+"""Batches on their way to a shard: one that is written, one behind it, and one that is computed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +61,8 @@ class Stage:
         plan: the store's plan.
         device: where planes are computed.
         quantiser: mean and scale of each channel of the store, of int8 alone.
+        depth: batches that may be on their way down at once. On CUDA one that was encoded must be
+            done with before the ``depth``-th after it is, which takes its buffers.
     """
 
     def __init__(
@@ -64,23 +70,20 @@ class Stage:
         plan: Plan,
         device: torch.device,
         quantiser: Float32[np.ndarray, "k 2 d"] | None = None,
+        *,
+        depth: int = USUAL_DEPTH,
     ) -> None:
         self._dtype = plan.spec.dtype
         self._exponents = plan.exponents
         self._quantisers: list[Tensor | None] = [None] * len(plan.exponents)
         if quantiser is not None:
             self._quantisers = list(torch.from_numpy(quantiser).to(device))
-        self._device = device
-        self._down = None
-        if device.type == "cuda":
-            self._down = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's stubs
+        self._lanes = _Lanes(device, depth) if device.type == "cuda" else None
 
     def upload(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> UInt8[Tensor, "b h w 3"]:
         """Pixels on the device."""
         host = torch.from_numpy(pixels)
-        if self._down is None:
-            return host
-        return host.pin_memory().to(self._device, non_blocking=True)
+        return host if self._lanes is None else self._lanes.up(host)
 
     def encode(self, planes: Sequence[Float[Tensor, "b l d"]]) -> EncodedBatch:
         """Turn planes into the store's dtype on the device and start their way to the host."""
@@ -90,31 +93,79 @@ class Stage:
             encoded = encode(plane, self._dtype, exponent, quantiser)
             stored.append(Encoded(encoded.values.contiguous(), encoded.scales))
             absmax.append(magnitudes(plane, encoded, exponent))
-        if self._down is None:
+        if self._lanes is None:
             return EncodedBatch(stored, torch.stack(absmax), None)
-        return self._sent(stored, torch.stack(absmax), self._down)
+        return self._lanes.down(stored, torch.stack(absmax))
 
-    def _sent(
-        self, stored: Sequence[Encoded], absmax: Float[Tensor, "k b"], down: torch.cuda.Stream
-    ) -> EncodedBatch:
-        down.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(down):
+
+class _Lanes:
+    """The two streams of one CUDA device, and their rings of pinned buffers."""
+
+    def __init__(self, device: torch.device, depth: int) -> None:
+        self._device = device
+        self._up = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's stubs
+        self._down = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's stubs
+        self._uploads = [_Slot(_event()) for _ in range(depth)]
+        self._downloads = [_Slot(_event()) for _ in range(depth)]
+        self._sent_up = self._sent_down = 0
+
+    def up(self, host: UInt8[Tensor, "b h w 3"]) -> UInt8[Tensor, "b h w 3"]:
+        """Copy pixels to the device, beside whatever it computes."""
+        slot = self._uploads[self._sent_up % len(self._uploads)]
+        self._sent_up += 1
+        # The device may still be reading what this buffer held ``depth`` batches ago.
+        slot.copied.synchronize()
+        pinned = slot.buffer(0, host)
+        pinned.copy_(host)
+        compute = torch.cuda.current_stream(self._device)
+        with torch.cuda.stream(self._up):
+            moved = pinned.to(self._device, non_blocking=True)
+            slot.copied.record(self._up)
+        compute.wait_event(slot.copied)
+        moved.record_stream(compute)
+        return moved
+
+    def down(self, planes: Sequence[Encoded], absmax: Float[Tensor, "k b"]) -> EncodedBatch:
+        """Start copying planes to pinned buffers; those of ``depth`` batches ago are done with."""
+        slot = self._downloads[self._sent_down % len(self._downloads)]
+        self._sent_down += 1
+        self._down.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._down):
             host = [
                 Encoded(
-                    _to_pinned(plane.values, down),
-                    None if plane.scales is None else _to_pinned(plane.scales, down),
+                    self._landed(slot, 2 * tap, plane.values),
+                    None if plane.scales is None else self._landed(slot, 2 * tap + 1, plane.scales),
                 )
-                for plane in stored
+                for tap, plane in enumerate(planes)
             ]
-            largest = _to_pinned(absmax, down)
-            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's stubs
-            arrived.record(down)
-        return EncodedBatch(host, largest, arrived)
+            largest = self._landed(slot, -1, absmax)
+            slot.copied.record(self._down)
+        return EncodedBatch(host, largest, slot.copied)
+
+    def _landed(self, slot: _Slot, number: int, tensor: Tensor) -> Tensor:
+        host = slot.buffer(number, tensor)
+        host.copy_(tensor, non_blocking=True)
+        # Its memory is the computing stream's, and must not be handed out before it is copied.
+        tensor.record_stream(self._down)
+        return host
 
 
-def _to_pinned(tensor: Tensor, stream: torch.cuda.Stream) -> Tensor:
-    # torch's caching host allocator hands the same pinned blocks out again batch after batch.
-    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    host.copy_(tensor, non_blocking=True)
-    tensor.record_stream(stream)
-    return host
+@dataclass(frozen=True, slots=True, eq=False)
+class _Slot:
+    """Pinned buffers of one batch, and the event after which their last copy is done."""
+
+    copied: torch.cuda.Event
+    _buffers: dict[int, Tensor] = field(default_factory=dict)
+
+    def buffer(self, number: int, like: Tensor) -> Tensor:
+        """The pinned buffer of that number, made when it is first asked for, or another shape."""
+        found = self._buffers.get(number)
+        if found is None or found.shape != like.shape or found.dtype != like.dtype:
+            found = torch.empty(like.shape, dtype=like.dtype, pin_memory=True)
+            self._buffers[number] = found
+        return found
+
+
+def _event() -> torch.cuda.Event:
+    event: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's stubs
+    return event

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812 -- torch's own name for it
 from jaxtyping import Float
 from torch import Tensor
 
-from losa.errors import UsageError
+from losa.extract.windows import Window, kept_grid
 from losa.features import TokenGrid
 
 Pooling = Callable[[Tensor], Tensor]
 """A function from a plane ``[b l d]`` to a plane with fewer tokens."""
-
-_WINDOW = re.compile(r"pool:(?:(\d{1,18})x)?(\d{1,18})x(\d{1,18})")
 
 
 def parse_tokens(text: str, grid: TokenGrid) -> tuple[TokenGrid, Pooling]:
@@ -35,30 +31,8 @@ def parse_tokens(text: str, grid: TokenGrid) -> tuple[TokenGrid, Pooling]:
         >>> after.height, after.width, tuple(pool(torch.zeros(5, 13, 8)).shape)
         (2, 2, (5, 5, 8))
     """
-    if text == "all":
-        return grid, _unchanged
-    found = _WINDOW.fullmatch(text)
-    sides = tuple(int(side or 1) for side in found.groups()) if found else ()
-    if text == "summary":
-        sides = (grid.time, grid.height, grid.width)
-    if not sides or 0 in sides:
-        raise UsageError(
-            "--tokens",
-            f"{text[:60]!r} is not a token policy",
-            "use all, pool:2x2, pool:1x2x2 or summary",
-        )
-    window = (
-        min(sides[0], grid.time),
-        min(sides[1], grid.height),
-        min(sides[2], grid.width),
-    )
-    after = replace(
-        grid,
-        time=-(-grid.time // window[0]),
-        height=-(-grid.height // window[1]),
-        width=-(-grid.width // window[2]),
-    )
-    return after, _window_mean(grid, window)
+    after, window = kept_grid(text, grid)
+    return after, _unchanged if window is None else _window_mean(grid, window)
 
 
 def _unchanged(plane: Tensor) -> Tensor:
@@ -66,7 +40,7 @@ def _unchanged(plane: Tensor) -> Tensor:
     return plane
 
 
-def _window_mean(grid: TokenGrid, window: tuple[int, int, int]) -> Pooling:
+def _window_mean(grid: TokenGrid, window: Window) -> Pooling:
     """Mean over windows of patches, prefix tokens kept in front."""
 
     def pool(plane: Float[Tensor, "b l d"]) -> Float[Tensor, "b ... d"]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -12,43 +12,15 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from losa.errors import UsageError
+from losa.errors import ResourceError, UsageError
+from losa.extract.known import Anatomy
 from losa.extract.transforms import Preprocessing
-from losa.features import FeatureSpec, TokenGrid
+from losa.features import FeatureSpec
 
 _NEEDED_OPTIONS: Final = frozenset(
     ["indices", "return_prefix_tokens", "norm", "stop_early", "output_fmt", "intermediates_only"]
 )
 _NEEDED_PARTS: Final = ("blocks", "patch_embed", "num_prefix_tokens", "embed_dim")
-
-
-@dataclass(frozen=True, slots=True)
-class Anatomy:
-    """What a plain vision transformer's planes will look like, known without its weights."""
-
-    depth: int
-    channels: int
-    prefix: int
-    patch_size: tuple[int, int]
-
-    def grid(self, img_size: tuple[int, int]) -> TokenGrid:
-        """Token grid at an image size.
-
-        Raises:
-            UsageError: the size is not a multiple of the patch size.
-
-        Example:
-            >>> Anatomy(depth=12, channels=384, prefix=1, patch_size=(14, 14)).grid((224, 224))
-            TokenGrid(height=16, width=16, time=1, prefix=1)
-        """
-        for side, patch in zip(img_size, self.patch_size, strict=True):
-            if side % patch:
-                lower = side - side % patch
-                todo = f"use {lower} or {lower + patch}" if lower else f"use {patch}"
-                what = f"{side} is not a multiple of the patch size {patch}"
-                raise UsageError("--img-size", what, todo)
-        height, width = (n // patch for n, patch in zip(img_size, self.patch_size, strict=True))
-        return TokenGrid(height, width, prefix=self.prefix)
 
 
 def anatomy_of(model: nn.Module, name: str) -> Anatomy:
@@ -90,14 +62,20 @@ class ViTBackbone:
     pool: Callable[[Tensor], Tensor]
     device: torch.device
     amp_dtype: torch.dtype | None
+    is_compiled: bool = False
     _mean: Tensor = field(init=False)
     _std: Tensor = field(init=False)
+    _compiled: Any = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.model.requires_grad_(requires_grad=False).eval().to(self.device)
         for name in ("mean", "std"):
             values = torch.tensor(getattr(self.preprocessing, name), device=self.device)
             object.__setattr__(self, f"_{name}", values.view(1, 3, 1, 1))
+        if self.is_compiled:
+            forward: Any = self.model.forward_intermediates
+            # Batches of a store have one shape: nothing is to be gained by a dynamic one.
+            object.__setattr__(self, "_compiled", torch.compile(forward, dynamic=False))
 
     @property
     def depth(self) -> int:
@@ -114,11 +92,12 @@ class ViTBackbone:
 
         Raises:
             UsageError: the model's planes are not what its parts promised.
+            ResourceError: the forward cannot be compiled here.
         """
         # no_grad, not inference_mode: a side network may train on live planes.
-        forward: Any = self.model.forward_intermediates
+        forward: Any = self._compiled or self.model.forward_intermediates
         has_prefix = bool(getattr(self.model, "num_prefix_tokens", 0))
-        with self._autocast():
+        with self._autocast(), self._compiling():
             found = forward(
                 self.normalise(pixels),
                 indices=list(self.spec.taps),
@@ -143,6 +122,20 @@ class ViTBackbone:
         moved = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         floats = moved.to(torch.float32, memory_format=torch.contiguous_format)
         return floats.div_(255).sub_(self._mean).div_(self._std)
+
+    @contextmanager
+    def _compiling(self) -> Iterator[None]:
+        """Say of a compiler that fails what may be left away."""
+        if not self.is_compiled:
+            yield
+            return
+        from torch._dynamo.exc import TorchDynamoException
+
+        try:
+            yield
+        except TorchDynamoException as error:
+            reason = " ".join(str(error).split())[:120]
+            raise ResourceError("--compile", f"failed ({reason})", "leave it away") from None
 
     def _autocast(self) -> AbstractContextManager[Any]:
         """Autocast, where it was asked for."""

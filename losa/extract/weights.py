@@ -100,14 +100,11 @@ def hub_file(name: str) -> Path:
     """
     import huggingface_hub
 
-    config = timm.get_pretrained_cfg(name)
-    if config is None or not config.hf_hub_id:
+    wanted = _hub_place(name)
+    if wanted is None:
         what = f"timm publishes no weights for {name}"
         raise ResourceError("--weights", what, f"pass a .safetensors FILE, or {RANDOM}")
-    repo, _, revision = config.hf_hub_id.partition("@")
-    file = config.hf_hub_filename or "model.safetensors"
-    file = _SAFE_NAMES.get(file, file)
-    wanted: dict[str, Any] = {"repo_id": repo, "filename": file, "revision": revision or None}
+    repo, file = wanted["repo_id"], wanted["filename"]
     try:
         try:
             return Path(huggingface_hub.hf_hub_download(**wanted, local_files_only=True))
@@ -120,6 +117,28 @@ def hub_file(name: str) -> Path:
         what = f"the weights of {name} are not here and cannot be fetched ({_one_line(error)})"
         todo = f"download {file} of {repo} from the Hugging Face hub and pass --weights FILE"
         raise ResourceError("--weights", what, todo) from None
+
+
+def is_at_hand(name: str) -> bool:
+    """Whether the weights that timm publishes for a model are in the hub's cache here."""
+    import huggingface_hub
+
+    wanted = _hub_place(name)
+    return wanted is not None and isinstance(huggingface_hub.try_to_load_from_cache(**wanted), str)
+
+
+def _hub_place(name: str) -> dict[str, Any] | None:
+    """Repository, file and revision of a model's weights on the hub, if timm publishes any."""
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.hf_hub_id:
+        return None
+    repo, _, revision = config.hf_hub_id.partition("@")
+    file = config.hf_hub_filename or "model.safetensors"
+    return {
+        "repo_id": repo,
+        "filename": _SAFE_NAMES.get(file, file),
+        "revision": revision or None,
+    }
 
 
 def _check_online() -> None:

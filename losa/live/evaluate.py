@@ -12,7 +12,7 @@ import torch
 
 from losa.adapt.checkpoint import AdaptorCard, load_card
 from losa.adapt.metrics import MetricSums
-from losa.errors import MismatchError
+from losa.errors import InputError, MismatchError
 from losa.extract.datasets import Dataset, load_dataset
 from losa.extract.decode import DecodePool
 from losa.extract.extraction import ExtractEvent
@@ -44,6 +44,7 @@ def evaluate_dataset(
 
     Raises:
         MismatchError: the data set's classes are not the run's.
+        InputError: samples have no label, or several.
         LosaError: the run, the weights or the data set do not fit.
     """
     card = load_card(request.run)
@@ -81,7 +82,13 @@ def _dataset_of(request: LiveRequest, card: AdaptorCard) -> Dataset:
             f"its {len(dataset.classes)} classes are not the run's {len(card.classes)}",
             "give a data set with the classes the run was trained on",
         )
-    _warn_of_other_samples(request, card, dataset.splits[request.split])
+    samples = dataset.splits[request.split]
+    if any(sample.label < 0 for sample in samples):
+        many = any(sample.labels is not None for sample in samples)
+        what = f"{request.split} has samples {'with several labels' if many else 'without a label'}"
+        todo = "give a split with one label a sample; losa predict needs none"
+        raise InputError(request.dataset, what, todo)
+    _warn_of_other_samples(request, card, samples)
     return dataset
 
 

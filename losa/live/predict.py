@@ -14,6 +14,7 @@ from torch import Tensor
 
 from losa.adapt.checkpoint import load_card
 from losa.adapt.evaluate import check_same_features, logits_of_rows
+from losa.adapt.partition import clean_rows
 from losa.adapt.source import FeatureSource
 from losa.errors import InputError
 from losa.extract.decode import DecodePool
@@ -142,8 +143,8 @@ def _places_of(store: FeatureSource, paths: Sequence[Path]) -> dict[str, dict[Pa
     rows_of: dict[str, list[tuple[str, int]]] = {}
     for split in store.splits:
         reader = store.split(split)
-        for row, index in enumerate(reader.source_index.tolist()):
-            name = reader.samples[index].path
+        for row in clean_rows(reader).tolist():
+            name = reader.samples[int(reader.source_index[row])].path
             if name in wanted:
                 rows_of.setdefault(name, []).append((split, row))
     places: dict[str, dict[Path, int]] = {}

@@ -19,7 +19,8 @@ from threading import Event, Lock, Thread
 from typing import Any, Final
 
 from losa.errors import LockedError
-from losa.store import files, layout, system
+from losa.features import is_whole
+from losa.store import files, layout, lock, system
 
 BEAT_SECONDS: Final = 20.0
 STALE_SECONDS: Final = 600.0
@@ -53,7 +54,7 @@ class Claims:
         self._clock = clock
         self._mine: dict[ShardTask, str] = {}
         self._lock = Lock()
-        self._seen: dict[Path, tuple[bytes, float, bool]] = {}
+        self._seen: dict[Path, tuple[bytes, float]] = {}
         self._ended = Event()
         self._thread: Thread | None = None
 
@@ -72,13 +73,20 @@ class Claims:
     def _take_over(self, task: ShardTask, path: Path) -> bool:
         if not self._is_dead(path):
             return False
-        # Renaming is what only one of several takers can do; look again at what was taken.
+        with lock.turn(path.parent) as is_ours:
+            # Whoever had the turn before may have made the claim his own meanwhile.
+            return is_ours and self._is_dead(path) and self._replace(task, path)
+
+    def _replace(self, task: ShardTask, path: Path) -> bool:
+        """Put this process's claim in the place of a dead one."""
+        # Where there are no locks, others are here too. Renaming is what only one of them can do;
+        # look again at what was taken.
         taken = self._scratch / files.owner_tag()
         try:
             system.current.rename(path, taken)
         except FileNotFoundError:
             return False
-        self._seen[taken] = self._seen.get(path, (b"", 0.0, False))
+        self._seen[taken] = self._seen.get(path, (b"", 0.0))
         if not self._is_dead(taken):
             files.publish(taken, path, durable=False)
             return False
@@ -118,13 +126,33 @@ class Claims:
         owner = _read_claim(self._path(task))
         return f"process {owner.get('pid')} on {owner.get('host')}" if owner else None
 
-    def may_be_stale(self, task: ShardTask) -> bool:
-        """Whether it is worth waiting: the owner is of another host and no beat was seen so far."""
-        path = self._path(task)
-        return bool(_read_claim(path)) and not self._is_dead(path) and not self._seen_alive(path)
+    def listed(self) -> list[dict[str, Any]]:
+        """Every claim: its shard, who holds it, how long ago its beat rose, and whether it is dead.
 
-    def is_abandoned(self, task: ShardTask) -> bool:
-        """Whether a shard's claim, just seen for the first time, is certainly nobody's any more."""
+        The age of a beat goes by this host's clock and the file's, which may be another host's.
+        """
+        found = []
+        for path in sorted(self._root.glob(".losa/claims/*/*")):
+            # A stranger's store may hold anything here, such as a pipe that nobody ends.
+            if path.is_file() and not path.is_symlink() and is_whole(path.name):
+                with suppress(OSError):  # given back just now
+                    age = max(0.0, time.time() - path.stat().st_mtime)
+                    found.append(self._facts(path, round(age, 1)))
+        return found
+
+    def _facts(self, path: Path, age: float) -> dict[str, Any]:
+        owner = _parse_claim(path.read_bytes())
+        return {
+            "split": path.parent.name,
+            "shard": int(path.name),
+            "host": owner.get("host"),
+            "pid": owner.get("pid"),
+            "beat_age_seconds": age,
+            "dead": self._is_dead(path),
+        }
+
+    def is_free(self, task: ShardTask) -> bool:
+        """Whether nobody holds a shard, or certainly nobody any more."""
         return self._is_dead(self._path(task))
 
     def beat(self) -> None:
@@ -194,16 +222,11 @@ class Claims:
             if owner.get("space") == files.process_space():
                 return _started(owner) != owner.get("start")
         now = self._clock()
-        seen, since, is_alive = self._seen.get(path, (data, now, False))
+        seen, since = self._seen.get(path, (data, now))
         if data != seen:
-            since, is_alive = now, True
-        self._seen[path] = (data, since, is_alive)
+            since = now
+        self._seen[path] = (data, since)
         return now - since >= STALE_SECONDS
-
-    def _seen_alive(self, path: Path) -> bool:
-        owner = _read_claim(path)
-        is_here = owner.get("space") == files.process_space()
-        return is_here or self._seen.get(path, (b"", 0.0, False))[2]
 
     def _here(self) -> tuple[int, int] | None:
         """What the store's folder is, whatever its name."""

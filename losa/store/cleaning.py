@@ -97,7 +97,7 @@ def _claims(root: Path) -> Iterator[Leftover]:
     for split in _entries(root / ".losa/claims"):
         for entry in _entries(split):
             task = ShardTask(split.name, int(entry.name), 0, 0) if is_whole(entry.name) else None
-            if task and claims.is_abandoned(task):
+            if task and claims.is_free(task):
                 yield _leftover(root, entry, _DEAD)
 
 

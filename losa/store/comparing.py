@@ -120,13 +120,18 @@ class _Pair:
         self.name = name
         self.left, self.right = left, right
         ours, theirs = left.split(name), right.split(name)
-        row_of = np.empty_like(theirs.source_index)
-        row_of[theirs.source_index] = np.arange(len(row_of))
-        matched = row_of[ours.source_index]
+        # Both have the same rows, in whatever order: every view of every sample, once.
+        matched = np.empty_like(ours.source_index)
+        matched[np.lexsort(_row_keys(ours))] = np.lexsort(_row_keys(theirs))
         status = theirs.status[matched]
         self.same_status = bool((ours.status == status).all())
         self.rows = np.flatnonzero((ours.status == OK_STATUS) & (status == OK_STATUS))
         self.matched = matched[self.rows]
+
+
+def _row_keys(reader: SplitReader) -> tuple[np.ndarray, np.ndarray]:
+    """What tells one row of a split from another."""
+    return reader.views, reader.source_index
 
 
 @dataclass(slots=True)

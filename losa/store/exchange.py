@@ -36,7 +36,7 @@ from losa.store.hdf5 import (
     statistic_path,
 )
 from losa.store.opening import H5_SUFFIXES
-from losa.store.order import row_order
+from losa.store.order import row_places
 from losa.store.plan import Plan, differing_fields
 from losa.store.reader import Store, check_format, open_store
 from losa.store.skeleton import skeleton_files, statistics_of
@@ -100,7 +100,7 @@ def import_store(
         StoreError: the file is not sound, or ``store_path`` holds something else than a store, or
             a sealed one that lacks files.
         MismatchError: ``store_path`` holds another store.
-        LockedError: another process is writing some of its shards.
+        LockedError: another process mends or cleans it.
         ResourceError: the store does not fit, or cannot be written.
     """
     source = open_h5(h5_path, verify="always")
@@ -336,8 +336,9 @@ def _begin(source: H5Store, path: Path) -> None:
     plan = source.plan
     samples = {split: source.split(split).samples for split in plan.splits}
     for split, item in plan.splits.items():
-        order = row_order(item.rows, plan.order_seed, split)
-        if not np.array_equal(order, source.split(split).source_index):
+        places = row_places(item.samples, plan.views_of(split), plan.order_seed, split)
+        have = source.split(split).source_index, source.split(split).views
+        if not all(map(np.array_equal, places, have)):
             raise StoreError(source.path, f"has {split} in another order than its plan's", "")
     statistics = source.statistics(plan.spec.taps)
     if not path.exists():
@@ -361,10 +362,13 @@ def _copy_missing(source: H5Store, writer: StoreWriter, progress: Progress) -> N
     plan = source.plan
     total = _payload_bytes(plan)
     done = total - sum(task.rows for task in writer.tasks()) * plan.spec.sample_bytes
-    for task in writer.claimed():
-        _copy_shard(source, writer, task)
-        done += task.rows * plan.spec.sample_bytes
-        progress(done, total)
+    is_missing = True
+    while is_missing:
+        for task in writer.claimed():
+            _copy_shard(source, writer, task)
+            done += task.rows * plan.spec.sample_bytes
+            progress(done, total)
+        is_missing = writer.wait_for_others()
 
 
 def _copy_shard(source: H5Store, writer: StoreWriter, task: ShardTask) -> None:

@@ -152,14 +152,16 @@ class _H5Rows:
         """A column of a split's samples, in row order.
 
         Raises:
-            StoreError: rows do not stand for one listed sample each.
+            StoreError: rows do not stand for every view of every listed sample.
         """
         path = column_path(split, name)
         values = self._file.read(path)
         assert values.dtype == np.dtype(dtype)
-        is_order = np.array_equal(np.sort(values), np.arange(len(values)))
-        if name == "source_index" and not is_order:
+        samples, views = self.plan.splits[split].samples, self.plan.views_of(split)
+        if name == "source_index" and not _has_each(values, samples, views):
             raise self._file.error(path, "is no order of the samples")
+        if name == "view" and not _has_each(values, views, samples):
+            raise self._file.error(path, "is not every view of every sample")
         return values
 
     def samples(self, split: str) -> tuple[Sample, ...]:
@@ -169,7 +171,7 @@ class _H5Rows:
             StoreError: a key or a path is not UTF-8.
         """
         rows = self.column(split, "source_index", "<i8")
-        labels = np.empty(len(rows), np.int64)
+        labels = np.empty(self.plan.splits[split].samples, np.int64)
         labels[rows] = self.column(split, "label", "<i4")
         keys, paths = (self._texts(column_path(split, name)) for name in ("key", "path"))
         return tuple(map(Sample, keys, paths, labels.tolist()))
@@ -183,6 +185,11 @@ class _H5Rows:
             return [text.decode() for text in self._file.read(path).tolist()]
         except UnicodeDecodeError:
             raise self._file.error(path, "is not UTF-8") from None
+
+
+def _has_each(values: Shaped[np.ndarray, "n"], kinds: int, times: int) -> bool:
+    """Whether each number below ``kinds`` stands there so many times."""
+    return np.array_equal(np.sort(values), np.repeat(np.arange(kinds), times))
 
 
 def _data_set(name: str) -> str:

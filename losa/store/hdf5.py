@@ -74,7 +74,7 @@ def arrays_of(plan: Plan, widths: Mapping[str, int]) -> dict[str, Array]:
             arrays[column_path(split, name)] = Array((item.rows,), np.dtype(dtype))
         for name in TABLES:
             path = column_path(split, name)
-            arrays[path] = Array((item.rows,), np.dtype(f"S{widths.get(path, 1)}"))
+            arrays[path] = Array((item.samples,), np.dtype(f"S{widths.get(path, 1)}"))
     for tap in plan.spec.taps:
         for name in statistics_of(plan):
             arrays[statistic_path(tap, name)] = Array((channels,), np.dtype("<f4"))

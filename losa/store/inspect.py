@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from losa.errors import StoreError
 from losa.store import files, layout
+from losa.store.claims import Claims
 from losa.store.plan import Plan
 from losa.store.reader import check_format, count_committed
 from losa.store.seal import seal_digest
 from losa.store.sealed import REPAIR
 from losa.store.shardfile import Folders
+
+WATCH_SECONDS: Final = 2.0
 
 
 def describe_store(path: Path) -> dict[str, Any]:
@@ -40,13 +46,50 @@ def describe_store(path: Path) -> dict[str, Any]:
         "backbone": dict(plan.backbone),
         "features": plan.spec.to_json(),
         "preprocessing": dict(plan.preprocessing),
+        "shard_rows": plan.shard_rows,
+        "views": plan.views,
+        "augment": None if plan.augment is None else dict(plan.augment),
         "dataset": plan.dataset,
         "classes": len(plan.classes),
         "splits": splits,
         "numerics": plan.numerics.to_json(),
         "sample_bytes": plan.spec.sample_bytes,
         "token_bytes": plan.spec.sample_bytes * sum(item.rows for item in plan.splits.values()),
+        "claims": [] if store_id else Claims(path).listed(),
     }
+
+
+def watch_store(
+    path: Path,
+    sleep: Callable[[float], None] = time.sleep,
+    now: Callable[[], float] = time.monotonic,
+) -> Iterator[dict[str, Any]]:
+    """Summaries of a store, every two seconds until it is sealed.
+
+    From the second one on they have ``rows_per_second``, of all processes that write it, over the
+    last minute; shards are what is counted.
+    """
+    looks: deque[tuple[float, int]] = deque(maxlen=1 + round(60 / WATCH_SECONDS))
+    while True:
+        found = describe_store(path)
+        looks.append((now(), committed_rows(found)))
+        (began, before), (ended, after) = looks[0], looks[-1]
+        rate = round((after - before) / (ended - began), 2) if ended > began else None
+        yield {**found, "rows_per_second": rate}
+        if found["sealed"]:
+            return
+        sleep(WATCH_SECONDS)
+
+
+def committed_rows(found: Mapping[str, Any]) -> int:
+    """Rows that a summary's committed shards hold, the last of a split taken for a full one.
+
+    Example:
+        >>> committed_rows({"shard_rows": 8, "splits": {"val": {"rows": 9, "committed": 2}}})
+        9
+    """
+    items = found["splits"].values()
+    return sum(min(item["rows"], item["committed"] * found["shard_rows"]) for item in items)
 
 
 def _store_id(path: Path) -> str | None:

@@ -45,24 +45,44 @@ def alone(root: Path) -> Iterator[None]:
 
 
 @contextmanager
+def turn(folder: Path) -> Iterator[bool]:
+    """Hold a folder's lock for a moment, if nobody else does; says whether it is held.
+
+    Where the file system knows no locks, everybody holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield _is_locked(folder, handle, fcntl.LOCK_EX)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def _held(root: Path, kind: int, what: str) -> Iterator[None]:
     try:
         handle = os.open(root / ".losa", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise files.resource_error(root / ".losa", error) from error
     try:
-        try:
-            fcntl.flock(handle, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockedError(root, what, "wait for the other process to end") from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise files.resource_error(root, error) from error
-            log.debug("%s cannot be locked: %s", root, error)
+        if not _is_locked(root, handle, kind):
+            raise LockedError(root, what, "wait for the other process to end")
         _check_place(root, handle)
         yield
     finally:
         os.close(handle)
+
+
+def _is_locked(path: Path, handle: int, kind: int) -> bool:
+    """Lock an open file or folder, unless somebody else has it locked."""
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise files.resource_error(path, error) from error
+        log.debug("%s cannot be locked: %s", path, error)
+    return True
 
 
 def _check_place(root: Path, handle: int) -> None:

@@ -8,17 +8,47 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt64
 
 BLOCK_ROWS = 64
 WINDOW_BLOCKS = 8
 
 
+class RowPlaces(NamedTuple):
+    """Of each row of a split: the position of its sample in the listing, and which view it is."""
+
+    source_index: Int64[np.ndarray, "n"]
+    view: Int64[np.ndarray, "n"]
+
+
 def row_order(samples: int, seed: int, split: str) -> Int64[np.ndarray, "n"]:
     """Data-set position of each row of a split: the global shuffle, paid once at writing time."""
     return _permutation(samples, seed, int.from_bytes(hashlib.sha256(split.encode()).digest()[:8]))
+
+
+def row_places(samples: int, views: int, seed: int, split: str) -> RowPlaces:
+    """What each row of a split is, where every sample has so many views.
+
+    All views of all samples are shuffled together, so that any run of rows is a random sample of
+    both.
+
+    Source: docs/store-format.md, section "Sample columns and row order".
+
+    Example:
+        >>> row_places(2, 2, 0, "train")
+        RowPlaces(source_index=array([1, 0, 0, 1]), view=array([0, 1, 0, 1]))
+    """
+    view, source_index = np.divmod(row_order(samples * views, seed, split), samples)
+    return RowPlaces(source_index, view)
+
+
+def view_draw(samples: int, seed: int, epoch: int) -> UInt64[np.ndarray, "n"]:
+    """A number for each listed sample, of which the view that it shows in an epoch follows."""
+    # The third word of the counter: no shuffle of rows or blocks gets there.
+    return _words(samples, seed, 2 * epoch, (0, 0, 1, 0))
 
 
 def epoch_order(
@@ -135,7 +165,14 @@ class EpochOrder:
 
 
 def _permutation(length: int, seed: int, stream: int, substream: int = 0) -> Int64[np.ndarray, "n"]:
-    key = np.array([seed, stream & (2**64 - 1)], dtype=np.uint64)
-    counter = np.array([0, 0, 0, substream], dtype=np.uint64)
-    raw = np.random.Philox(key=key, counter=counter).random_raw(length)
+    raw = _words(length, seed, stream, (0, 0, 0, substream))
     return np.argsort(raw, kind="stable").astype(np.int64, copy=False)
+
+
+def _words(
+    length: int, seed: int, stream: int, counter: tuple[int, int, int, int]
+) -> UInt64[np.ndarray, "n"]:
+    key = np.array([seed, stream & (2**64 - 1)], dtype=np.uint64)
+    generator = np.random.Philox(key=key, counter=np.array(counter, dtype=np.uint64))
+    words: UInt64[np.ndarray, "n"] = generator.random_raw(length)
+    return words

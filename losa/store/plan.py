@@ -31,6 +31,10 @@ MAX_SIDE: Final = 2**16
 MAX_CHANNELS: Final = 2**20
 MAX_EXPONENT: Final = 127
 MAX_RECORD_BYTES: Final = 2**40
+MAX_VIEWS: Final = 64
+
+VIEWED_SPLIT: Final = "train"
+"""The split whose samples have all views: the others are looked at as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +48,21 @@ class SplitPlan:
 
 @dataclass(frozen=True, slots=True)
 class Numerics:
-    """What changes features in their last bits: kind of device, autocast dtype, batch size."""
+    """What changes features in their last bits: kind of device, autocast dtype, batch size.
+
+    Also whether the forward was ``compiled``; a plan says so only where it was.
+    """
 
     device: str
     autocast: str | None
     batch_size: int
+    compiled: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"device": self.device, "autocast": self.autocast, "batch_size": self.batch_size}
+        compiled = {"compiled": True} if self.compiled else {}
+        common = {"device": self.device, "autocast": self.autocast, "batch_size": self.batch_size}
+        return common | compiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +70,10 @@ class Plan:
     """Everything that decides a store's values.
 
     ``backbone`` holds the model's name, its weights' digest and the token policy;
-    ``preprocessing`` how pixels are made; ``exponents`` the power of two each tap was divided by
-    before a float16 cast (calibrated, hence not part of the identity). ``calibration_split`` is the
-    split that calibration looked at, and ``writer`` the version of losa that began the store: no
-    parts of the identity either.
+    ``preprocessing`` how pixels are made, and ``augment`` those of every view but the first;
+    ``exponents`` the power of two each tap was divided by before a float16 cast (calibrated, hence
+    not part of the identity). ``calibration_split`` is the split that calibration looked at, and
+    ``writer`` the version of losa that began the store: no parts of the identity either.
     """
 
     spec: FeatureSpec
@@ -79,6 +89,12 @@ class Plan:
     exponents: tuple[int, ...] = ()
     writer: str = f"losa {__version__}"
     calibration_split: str = "train"
+    views: int = 1
+    augment: Mapping[str, Any] | None = None
+
+    def views_of(self, split: str) -> int:
+        """Views of each sample of a split."""
+        return self.views if split == VIEWED_SPLIT else 1
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -87,12 +103,14 @@ class Plan:
             name: {"samples": split.samples, "rows": split.rows, "listing": split.listing}
             for name, split in self.splits.items()
         }
+        augment = {} if self.augment is None else {"augment": dict(self.augment)}
         return {
             "features": self.spec.to_json(),
             "backbone": dict(self.backbone),
             "preprocessing": dict(self.preprocessing),
             "dataset": {"name": self.dataset, "classes": list(self.classes), "splits": splits},
-            "views": 1,
+            "views": self.views,
+            **augment,
             "shard_rows": self.shard_rows,
             "order_seed": self.order_seed,
             "calibration_rows": self.calibration_rows,
@@ -150,13 +168,16 @@ class Plan:
                 shard_rows=identity["shard_rows"],
                 order_seed=identity["order_seed"],
                 calibration_rows=identity["calibration_rows"],
-                numerics=_known(Numerics, value["numerics"]),
+                numerics=_known(Numerics, {"compiled": False, **value["numerics"]}),
                 exponents=tuple(value["exponents"]),
                 writer=value["writer"],
                 calibration_split=value["calibration_split"],
+                views=identity["views"],
+                augment=identity.get("augment"),
             )
             _check_bounds(plan)
-            _check_splits(plan, views=identity["views"])
+            _check_views(plan)
+            _check_splits(plan)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(path, f"is not a losa plan ({error!r})", "extract again") from None
         return plan
@@ -219,16 +240,15 @@ def check_same_numerics(path: Path, wanted: Numerics, found: Numerics) -> None:
     """Refuse to mix two numerics classes; the batch size is the store's and not compared.
 
     Raises:
-        MismatchError: the kind of device or the autocast dtype differs.
+        MismatchError: the kind of device or the autocast dtype differs, or only one is compiled.
     """
-    ours = {"device": wanted.device, "autocast": wanted.autocast}
-    theirs = {"device": found.device, "autocast": found.autocast}
+    ours, theirs = ({**one.to_json(), "batch_size": 0} for one in (wanted, found))
     fields = list(differing_fields(ours, theirs))
     if fields:
         raise MismatchError(
             path,
             "was begun in another numerics class (asked / store): " + ", ".join(fields),
-            "use the same device and --amp-dtype, or --allow-mixed-numerics",
+            "use the same device, --amp-dtype and --compile, or --allow-mixed-numerics",
         )
 
 
@@ -258,7 +278,8 @@ def _check_kinds(value: Mapping[str, Any]) -> None:
     autocast = [] if numerics["autocast"] is None else [numerics["autocast"]]
     texts = [*names, *listings, numerics["device"], *autocast]
     objects, lists = (identity["backbone"], identity["preprocessing"]), (dataset["classes"],)
-    for kind, parts in ((str, texts), (dict, objects), (list, lists)):
+    switches = [numerics.get("compiled", False)]
+    for kind, parts in ((str, texts), (dict, objects), (list, lists), (bool, switches)):
         for part in parts:
             if not isinstance(part, kind):
                 raise TypeError(f"{_short(part)} is no {kind.__name__}")
@@ -290,13 +311,27 @@ def _check_bounds(plan: Plan) -> None:
         raise ValueError(f"calibration_split is {_short(plan.calibration_split)!r}")
 
 
-def _check_splits(plan: Plan, *, views: object) -> None:
-    _whole("views", views, 1, 1)
+def _check_views(plan: Plan) -> None:
+    _whole("views", plan.views, 1, MAX_VIEWS)
+    if plan.views == 1:
+        if plan.augment is not None:
+            raise ValueError("augment in a store of one view")
+        return
+    if not isinstance(plan.augment, dict):
+        raise TypeError(f"augment is {_short(plan.augment)}")
+    if not isinstance(plan.augment["policy"], str):
+        raise TypeError(f"{_short(plan.augment['policy'])} is no str")
+    _whole("augment.rules", plan.augment["rules"], 1, MAX_ROWS)
+    _whole("augment.seed", plan.augment["seed"], 0, 2**64 - 1)
+
+
+def _check_splits(plan: Plan) -> None:
     for name, split in plan.splits.items():
         if not SPLIT_NAME.fullmatch(name):
             raise ValueError(f"{_short(name)!r} is no name of a split")
         _whole("rows", split.rows, 1, MAX_ROWS)
-        _whole("samples", split.samples, split.rows, split.rows)
+        _whole("samples", split.samples, 1, split.rows)
+        _whole("rows", split.rows, *[split.samples * plan.views_of(name)] * 2)
 
 
 def _whole(name: str, value: object, low: int, high: int) -> None:

@@ -118,10 +118,12 @@ class SealedFiles:
         Raises:
             StoreError: its file is missing or damaged, or names samples that there are not.
         """
-        file, rows = f"{split}/sample/{name}/c.0", self.plan.splits[split].rows
-        values = self._values(file, self.read_small(file), dtype, rows)
-        if name == "source_index" and not (values.min() >= 0 and values.max() < rows):
+        file, item = f"{split}/sample/{name}/c.0", self.plan.splits[split]
+        values = self._values(file, self.read_small(file), dtype, item.rows)
+        if name == "source_index" and not (values.min() >= 0 and values.max() < item.samples):
             raise self.damage(file, "is no order of the samples")
+        if name == "view" and values.max() >= self.plan.views_of(split):
+            raise self.damage(file, "names views that there are not")
         return values
 
     def statistic(self, tap: int, name: str) -> Float32[np.ndarray, "d"]:

@@ -14,7 +14,7 @@ import numpy as np
 from losa.features import Sample
 from losa.store import files, layout, system, zarrjson
 from losa.store.listing import samples_bytes
-from losa.store.order import row_order
+from losa.store.order import row_places
 from losa.store.plan import FORMAT_MAJOR, FORMAT_MINOR, Plan
 
 _STATISTICS: Final = ("mean", "std", "absmax")
@@ -104,11 +104,11 @@ def skeleton_files(
 
 def sample_columns(plan: Plan, split: str, listed: Sequence[Sample]) -> Iterator[tuple[str, bytes]]:
     """The columns that follow from a split's listing: file name and content."""
-    order = row_order(len(listed), plan.order_seed, split)
-    labels = np.array([sample.label for sample in listed], dtype="<i4")[order]
-    yield f"{split}/sample/source_index/c.0", order.astype("<i8").tobytes()
+    places = row_places(len(listed), plan.views_of(split), plan.order_seed, split)
+    labels = np.array([sample.label for sample in listed], dtype="<i4")[places.source_index]
+    yield f"{split}/sample/source_index/c.0", places.source_index.astype("<i8").tobytes()
     yield f"{split}/sample/label/c.0", labels.tobytes()
-    yield f"{split}/sample/view/c.0", bytes(len(listed))
+    yield f"{split}/sample/view/c.0", places.view.astype("|u1").tobytes()
 
 
 def _make_folders(root: Path, names: Sequence[str]) -> None:

@@ -9,7 +9,8 @@ from typing import Final
 from losa.errors import ResourceError
 from losa.store.plan import Plan
 
-MARGIN = 1.02
+MARGIN: Final = 1.02
+TOO_FULL: Final = "free space, give another --store, or keep fewer --taps or --tokens"
 _UNITS: Final = ((10**9, "GB"), (10**6, "MB"), (0, "kB"))
 
 
@@ -27,8 +28,7 @@ def check_space(path: Path, plan: Plan, rows: int | None = None) -> None:
     Raises:
         ResourceError: less is free where ``path`` lies, or will lie, than is needed.
     """
-    todo = "free space, give another --store, or keep fewer --taps or --tokens"
-    check_room(path, bytes_needed(plan, rows), todo)
+    check_room(path, bytes_needed(plan, rows), TOO_FULL)
 
 
 def check_room(path: Path, needed: int, todo: str) -> None:
@@ -37,14 +37,24 @@ def check_room(path: Path, needed: int, todo: str) -> None:
     Raises:
         ResourceError: less than ``needed`` bytes are free where ``path`` lies, or will lie.
     """
-    place = path.absolute()
-    while not place.exists():
-        place = place.parent
-    stats = os.statvfs(place)
-    free = stats.f_bavail * stats.f_frsize
+    free = free_bytes(path)
     if needed > free:
         what = f"{in_units(needed)} needed, {in_units(free)} free on its disk"
         raise ResourceError(path, what, todo)
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes free where ``path`` lies, or will lie."""
+    stats = os.statvfs(existing_place(path))
+    return stats.f_bavail * stats.f_frsize
+
+
+def existing_place(path: Path) -> Path:
+    """``path``, or the nearest folder above it that is there."""
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    return place
 
 
 def in_units(count: int) -> str:

@@ -87,6 +87,14 @@ class SplitReader:
         return column
 
     @cached_property
+    def views(self) -> UInt8[np.ndarray, "n"]:
+        """Which view of its sample each row is; 0 is the clean one."""
+        if self._files.plan.views_of(self.name) == 1:
+            return np.zeros(self.rows, dtype=np.uint8)
+        column: UInt8[np.ndarray, "n"] = self._files.column(self.name, "view", "|u1")
+        return column
+
+    @cached_property
     def status(self) -> UInt8[np.ndarray, "n"]:
         """1 where a row holds features; elsewhere the code of the reason why not."""
         return self._files.status(self.name)

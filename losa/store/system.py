@@ -131,8 +131,11 @@ class System:
             self.link(temporary, target)
         except FileExistsError:
             # A network file system whose answer got lost asks again, and meets its own first link.
-            if not temporary.samefile(target):
-                raise
+            # What was in the way may be gone by now.
+            with suppress(FileNotFoundError):
+                if temporary.samefile(target):
+                    return True
+            raise
         except OSError as error:
             if error.errno not in NO_SUCH_CALL:
                 raise

@@ -202,32 +202,44 @@ class StoreWriter:
         missing = []
         for split, rows in ((name, item.rows) for name, item in self.plan.splits.items()):
             folder = self.path / ".losa/commits" / split
-            committed = {entry.name for entry in folder.iterdir()}
+            with files.named(folder):
+                committed = {entry.name for entry in folder.iterdir()}
             for shard in range(layout.shard_count(rows, self.plan.shard_rows)):
                 if Path(layout.commit_object(split, shard)).name not in committed:
                     span = layout.shard_span(shard, rows, self.plan.shard_rows)
                     missing.append(ShardTask(split, shard, *span))
         return missing
 
-    def claimed(self) -> Iterator[ShardTask]:
+    def claimed(self, number: int = 0, count: int = 1) -> Iterator[ShardTask]:
         """The missing shards one by one, each claimed for this process just before it is given.
 
-        Shards that a live process holds are passed over. For those of other hosts it is waited
-        until their owners are seen to live, or have not been for ten minutes.
+        Of ``count`` processes that of a ``number`` begins with its own shards and goes on with
+        those of the next. Shards that a live process holds are passed over; see
+        :meth:`wait_for_others`.
         """
-        for task in self.tasks():
+        for task in in_turn(self.tasks(), number, count):
             if self._take(task):
                 yield task
-        waiting = [task for task in self.tasks() if self._claims.may_be_stale(task)]
-        if waiting:
-            log.info("%d shards are held by other hosts: waiting for a beat", len(waiting))
-        while waiting:
+
+    def wait_for_others(self, look: Callable[[], None] = lambda: None) -> bool:
+        """Wait while other processes hold all that is missing; say whether a shard has come free.
+
+        A process of this host is looked up, and one of another host is dead once its beat has stood
+        still for ten minutes. ``look`` is called every second, and may end the wait by raising.
+        """
+        is_told = False
+        while missing := self.tasks():
+            if any(self._claims.is_free(task) for task in missing):
+                return True
+            if not is_told:
+                holder = self._claims.holder(missing[0]) or "another process"
+                log.info(
+                    "waiting for %d shards that others write, the first: %s", len(missing), holder
+                )
+                is_told = True
+            look()
             self._clock.sleep(1.0)
-            for task in waiting:
-                if self._take(task):
-                    yield task
-            missing = set(self.tasks())
-            waiting = [t for t in waiting if t in missing and self._claims.may_be_stale(t)]
+        return False
 
     def shard(self, task: ShardTask) -> ShardWriter:
         """A writer for one claimed shard; leave its ``with`` block to commit it."""
@@ -322,6 +334,20 @@ class StoreWriter:
         for split in self.plan.splits:
             for kind in ("commits", "claims"):
                 yield self.path / ".losa" / kind / split
+
+
+def in_turn(tasks: Sequence[ShardTask], number: int, count: int) -> list[ShardTask]:
+    """Shards in the order in which one of several processes takes them: its own, then the rest.
+
+    Whose a shard is follows from its number alone, so that nobody need ask, and whoever has done
+    his own does not meet the others at their next one.
+
+    Example:
+        >>> tasks = [ShardTask("train", shard, 0, 0) for shard in range(6)]
+        >>> [task.shard for task in in_turn(tasks, 1, 3)]
+        [1, 4, 2, 5, 0, 3]
+    """
+    return sorted(tasks, key=lambda task: (task.shard - number) % count)
 
 
 def unsynced_boot(path: Path) -> str | None:

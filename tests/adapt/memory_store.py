@@ -37,6 +37,11 @@ class MemorySplit:
     fail_at_row: int | None = None
     reads: list[tuple[int, ...]] = field(default_factory=list)
     followed: list[tuple[EpochOrder | None, tuple[int, ...], int]] = field(default_factory=list)
+    views: UInt8[np.ndarray, "n"] = field(default_factory=lambda: np.zeros(0, np.uint8))
+
+    def __post_init__(self) -> None:
+        if not len(self.views):
+            self.views = np.zeros(self.rows, np.uint8)
 
     @property
     def rows(self) -> int:
@@ -114,6 +119,7 @@ class MemoryStore:
             calibration_rows=8,
             numerics=Numerics("cpu", None, 8),
             exponents=self.exponents,
+            views=max([1, *(int(split.views.max()) + 1 for split in self.members.values())]),
         )
 
     def split(self, name: str) -> MemorySplit:
@@ -137,23 +143,30 @@ def separable_store(
     classes: int = 4,
     noise: float = 1.0,
     exponents: tuple[int, ...] = (0, 0),
+    views: int = 1,
 ) -> MemoryStore:
-    """A store whose class means lie in every token of every tap, under seeded noise."""
+    """A store whose class means lie in every token of every tap, under seeded noise.
+
+    Samples of train have so many views: rows of other noise and, in other places, the same label.
+    """
     spec = FeatureSpec("tiny", (1, 3), TokenGrid(2, 2, prefix=1), 6, dtype)
     random = np.random.default_rng(7)
     means = 2.0 * random.standard_normal((2, 1, classes, 1, 6))
     members = {}
     for name, count in (rows or {"train": 90, "val": 30, "test": 30}).items():
+        places = random.permutation(count * (views if name == "train" else 1))
+        source_index, view = places % count, (places // count).astype(np.uint8)
         labels = (np.arange(count) % classes).astype(np.int32)
-        planes = means[:, 0][:, labels] + noise * random.standard_normal((2, count, 5, 6))
-        source_index = random.permutation(count)
+        if view.any():
+            labels = labels[source_index]
+        planes = means[:, 0][:, labels] + noise * random.standard_normal((2, len(places), 5, 6))
         samples = [Sample("", "", 0)] * count
         for row, source in enumerate(source_index.tolist()):
             samples[source] = Sample(f"{name}/{source:03d}", f"{source}.png", int(labels[row]))
         raw, scales = raw_of(planes, dtype, exponents)
-        readable = np.ones(count, dtype=np.uint8)
+        readable = np.ones(len(places), dtype=np.uint8)
         members[name] = MemorySplit(
-            spec, raw, labels, readable, tuple(samples), source_index, scales
+            spec, raw, labels, readable, tuple(samples), source_index, scales, views=view
         )
     return MemoryStore(spec, members, tuple(f"class{i}" for i in range(classes)), exponents)
 

@@ -90,6 +90,25 @@ def test_train_without_the_rows_that_the_run_held_out_is_what_it_trained_on(
     assert not rows["train"] & rows["val"]
 
 
+def test_of_several_views_the_clean_one_is_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = separable_store({"train": 80}, noise=4.0, views=3)
+    monkeypatch.setattr("losa.adapt.evaluate.open_source", lambda *_, **__: store)
+    report = adapt_on(store, AdaptConfig(out=tmp_path, device="cpu", epochs=1))
+    assert evaluate(tmp_path, split="train", device="cpu")["rows"] == 72
+    found = evaluate(tmp_path, split="val", device="cpu", predictions=tmp_path / "p.csv")
+    assert (found["rows"], found["top1"]) == (8, report.metrics["val"]["top1"])
+    adaptor, _ = load_adaptor(tmp_path)
+    train = store.split("train")
+    clean = {train.samples[train.source_index[r]].key: r for r in np.flatnonzero(train.views == 0)}
+    with (tmp_path / "p.csv").open(newline="") as file:
+        predicted = {row["key"]: row["predicted"] for row in csv.DictReader(file)}
+    rows = np.array([clean[key] for key in predicted])
+    classes = logits_of_rows(adaptor, store, "train", rows).argmax(1).tolist()
+    assert list(predicted.values()) == [store.classes[number] for number in classes]
+
+
 @pytest.mark.parametrize("has_val", [False, True])
 def test_what_a_run_held_out_is_known_by_the_listing_whatever_the_store_has_become(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_val: bool

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from losa.adapt.partition import holdout, partition
+from losa.adapt.partition import clean_rows, holdout, partition
 from losa.errors import InputError
+from losa.store.order import row_places
 from tests.adapt.memory_store import separable_store
 
 
@@ -73,6 +75,34 @@ def test_labels_outside_the_classes_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("labels", "message"),
+    [(None, "without a label: nothing can be learnt"), ((0, 2), "with several labels, and heads")],
+)
+@pytest.mark.parametrize("name", ["train", "val"])
+def test_samples_without_one_label_are_refused(
+    name: str, labels: tuple[int, ...] | None, message: str
+) -> None:
+    store = separable_store()
+    split = store.split(name)
+    split.labels[0] = -1
+    first = split.source_index[0]
+    samples = list(split.samples)
+    samples[first] = replace(samples[first], label=-1, labels=labels)
+    split.samples = tuple(samples)
+    with pytest.raises(InputError, match=rf"split {name}\): has samples {message}"):
+        partition(store, val_fraction=0.1, seed=0)
+
+
+def test_a_test_split_that_keeps_its_labels_to_itself_is_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = separable_store()
+    store.split("test").labels[:] = -1
+    assert partition(store, val_fraction=0.1, seed=0).test is None
+    assert "split test): has no labels, and is not reported on" in caplog.text
+
+
+@pytest.mark.parametrize(
     ("rows", "message"),
     [({"test": 8}, "has no train split, only test"), ({"train": 4}, "no readable val row")],
 )
@@ -86,3 +116,38 @@ def test_a_train_split_of_skipped_rows_is_refused() -> None:
     store.split("train").status[:] = 2
     with pytest.raises(InputError, match="no readable train row"):
         partition(store, val_fraction=0.1, seed=0)
+
+
+def test_of_samples_that_are_held_out_train_has_no_view_and_val_has_the_clean_one() -> None:
+    store = separable_store({"train": 80, "test": 8}, views=4)
+    split = store.split("train")
+    parts = partition(store, val_fraction=0.25, seed=3)
+    learnt, held = (set(split.source_index[p.rows]) for p in (parts.train, parts.val))
+    assert not learnt & held
+    assert (len(learnt), len(held)) == (60, 20)
+    assert len(parts.train.rows) == 240
+    assert sorted(parts.val.rows) == [row for row in clean_rows(split) if row in parts.val.rows]
+    assert not split.views[parts.val.rows].any()
+    assert np.bincount(split.labels[parts.val.rows]).tolist() == [5] * 4
+
+
+def test_the_same_samples_are_held_out_whatever_the_number_of_views() -> None:
+    held = []
+    for views in (1, 3):
+        store = separable_store({"train": 60}, views=views)
+        split = store.split("train")
+        # As a store has it: the permutation of the format, and labels of the samples.
+        places = row_places(60, views, store.plan.order_seed, "train")
+        split.source_index, split.views = places.source_index, places.view.astype(np.uint8)
+        split.labels = (places.source_index * 7 % 4).astype(np.int32)
+        parts = partition(store, val_fraction=0.2, seed=1)
+        held.append(sorted(split.source_index[parts.val.rows].tolist()))
+    assert held[0] == held[1]
+    assert len(held[0]) == 12
+
+
+def test_all_views_of_train_learn_where_there_is_a_val() -> None:
+    store = separable_store(views=3)
+    store.split("train").status[4] = 2
+    parts = partition(store, val_fraction=0.1, seed=0)
+    assert (len(parts.train.rows), len(parts.val.rows)) == (269, 30)

@@ -149,11 +149,13 @@ def test_a_ring_and_rows_in_memory_are_both_what_gives_batches() -> None:
         assert isinstance(ring, BatchSource)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int8"])
-def test_training_gives_the_same_weights_in_every_regime(tmp_path: Path, dtype: StoreDtype) -> None:
+@pytest.mark.parametrize(("dtype", "views"), [("float16", 1), ("int8", 1), ("float16", 3)])
+def test_training_gives_the_same_weights_in_every_regime(
+    tmp_path: Path, dtype: StoreDtype, views: int
+) -> None:
     found = []
     for regime in ("auto", "resident"):
-        store = separable_store({"train": 60, "test": 20}, dtype=dtype, noise=3.0)
+        store = separable_store({"train": 60, "test": 20}, dtype=dtype, noise=3.0, views=views)
         out = tmp_path / regime
         config = AdaptConfig(out=out, device="cpu", rank=2, epochs=3, mixup=0.2)
         report = adapt_on(store, config.model_copy(update={"read": regime}))

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from losa.adapt.checkpoint import load_adaptor
 from losa.adapt.evaluate import logits_of_rows
-from losa.adapt.interrupt import PREEMPTED
 from losa.adapt.metrics import SplitMetrics
 from losa.adapt.progress import ProgressEvent
 from losa.adapt.report import AdaptReport
 from losa.adapt.train import Training, adapt, adapt_on
 from losa.config import AdaptConfig
 from losa.errors import InputError, MismatchError, StoreError, UsageError
+from losa.interrupt import PREEMPTED
 from tests.adapt.memory_store import MemoryStore, separable_store
 
 EPOCHS = 3
@@ -151,6 +151,30 @@ def test_a_run_resumed_after_a_death_anywhere_equals_an_uninterrupted_one(
     if error is KeyboardInterrupt and phase == "train":
         steps_left = EPOCHS * 6 - epoch * 6 - step
         assert len(trained) == steps_left
+
+
+def test_a_resumed_run_on_views_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    store = separable_store(views=3)
+    adapt_on(store, config_for(tmp_path / "whole"))
+    for phase, epoch, step in (("train", 1, 4), ("val", 1, 6), ("train", 2, 5)):
+        with pytest.raises(KeyboardInterrupt):
+            adapt_on(
+                store,
+                config_for(tmp_path / "halved"),
+                progress=fail_at(phase, epoch, step, KeyboardInterrupt),
+            )
+    adapt_on(store, config_for(tmp_path / "halved"))
+    assert_same_run(tmp_path / "halved", tmp_path / "whole")
+
+
+def test_an_epoch_has_as_many_steps_as_samples_whatever_the_views(tmp_path: Path) -> None:
+    seen = {}
+    for views in (1, 4):
+        events: list[ProgressEvent] = []
+        store = separable_store(views=views)
+        adapt_on(store, config_for(tmp_path / f"{views}"), progress=events.append)
+        seen[views] = [(event.phase, event.epoch, event.step, event.steps) for event in events]
+    assert seen[4] == seen[1]
 
 
 def test_a_death_between_two_files_of_an_epochs_end_is_mended(

@@ -12,7 +12,6 @@ from losa.extract.annotations import (
     category_names,
     path_kind,
     read_coco,
-    read_csv,
     read_json,
     safe_path,
     safe_split,
@@ -61,53 +60,6 @@ def test_the_same_file_written_in_two_ways_has_one_path() -> None:
 def test_a_split_must_be_fit_to_name_a_group(text: str) -> None:
     with pytest.raises(InputError, match="cannot name a split"):
         safe_split(text, Path("list.csv"), "line 2")
-
-
-def test_csv_lines_are_read_with_quotes_crlf_bom_and_blank_lines(tmp_path: Path) -> None:
-    file = tmp_path / "list.csv"
-    file.write_bytes(
-        b'\xef\xbb\xbfpath,label,split\r\n"a,b.jpg",cat,train\r\n\r\nc.jpg, dog ,validation\r\n'
-    )
-    listed = read_csv(file)
-    assert [(item.path, item.label, item.split) for item in listed] == [
-        ("a,b.jpg", "cat", "train"),
-        ("c.jpg", "dog", "val"),
-    ]
-    assert listed[1].where == "line 4"
-
-
-@pytest.mark.parametrize(
-    ("text", "what"),
-    [
-        ("", "line 1: the header is ''"),
-        ("file,label\na,b\n", "line 1: the header is 'file,label'"),
-        ("path,label,label\na,b,c\n", "line 1: the header"),
-        ("path,label\n", "lists no samples"),
-        ("path,label\na.jpg,cat\nb.jpg,cat,extra\n", "line 3 has 3 fields, the header has 2"),
-        ("path,label\na.jpg\n", "line 2 has 1 fields"),
-        ("path,label\na.jpg,\n", "line 2: label '' is no class"),
-        ("path,label\na.jpg,-1\n", "line 2: label '-1' is neither"),
-        ("path,label\na.jpg,1.5\n", "line 2: label '1.5' is neither"),
-        (f"path,label\na.jpg,{'9' * 5000}\n", "line 2: label '9+' has more than 18 digits"),
-        ("path,label\na.jpg,nan\n", "line 2: label 'nan' is neither"),
-        ('path,label\n"a\nb.jpg",cat\n', "line 3: path 'a\\\\nb.jpg' holds a control"),
-        ('path,label\n"a.jpg,cat\n', "line 2: unexpected end of data"),
-        ("path,label,split\na.jpg,cat,\n", "line 2: '' cannot name a split"),
-    ],
-)
-def test_a_wrong_csv_line_is_named(tmp_path: Path, text: str, what: str) -> None:
-    file = tmp_path / "list.csv"
-    file.write_text(text)
-    with pytest.raises(InputError, match=what) as caught:
-        read_csv(file)
-    assert str(caught.value).startswith(str(file))
-
-
-def test_a_csv_that_is_not_utf8_names_the_line(tmp_path: Path) -> None:
-    file = tmp_path / "list.csv"
-    file.write_bytes("path,label\na.jpg,cat\né.jpg,cat\n".encode("latin-1"))
-    with pytest.raises(InputError, match=r"byte 21 \(line 3\) is not UTF-8"):
-        read_csv(file)
 
 
 def coco(**changes: Any) -> dict[str, Any]:

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from losa.errors import UsageError
 from losa.extract.backbones import (
-    ALIASES,
     Backbone,
     BackboneRequest,
     build_backbone,
-    known_models,
     model_name,
 )
+from losa.extract.known import ALIASES, known_models
 from losa.extract.weights import tensors_digest
 from losa.features import FeatureSpec, TokenGrid
 

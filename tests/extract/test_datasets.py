@@ -157,7 +157,7 @@ def test_a_path_that_is_missing_is_an_input_error(tmp_path: Path, kind: str) -> 
 
 @pytest.mark.parametrize(
     ("text", "what"),
-    [("inat2081", "did you mean inat20"), ("hf:food101", "see losa datasets"), ("csv:", "see")],
+    [("inat2081", "did you mean inat20"), ("tfds:food101", "see losa datasets"), ("csv:", "see")],
 )
 def test_an_unknown_name_is_a_usage_error(text: str, what: str) -> None:
     with pytest.raises(UsageError, match=f"--dataset: .*{what}"):

@@ -14,15 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from losa.errors import ResourceError
 from losa.extract.decode import DecodePool
 from losa.extract.images import TOO_LARGE, ImageStatus, load_pixels
-from losa.extract.transforms import Preprocessing
+from tests.extract.odd_decoders import SMALL, troubled
 from tests.extract.test_images import noise, png_that_claims
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-HALF = (0.5, 0.5, 0.5)
-SMALL = Preprocessing((8, 8), 1.0, "center", "bicubic", HALF, HALF)
 
 
 @pytest.fixture
@@ -85,16 +82,17 @@ def test_a_worker_imports_neither_torch_nor_timm() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_a_dead_worker_is_a_resource_error_and_no_hang(pictures: list[Path]) -> None:
-    with DecodePool(SMALL, workers=1) as pool:
-        batches = pool.batches([[path] for path in pictures * 50], pad_to=1)
-        next(batches)
-        for child in multiprocessing.active_children():
-            os.kill(child.pid or 0, signal.SIGKILL)
-        with pytest.raises(ResourceError, match="--num-workers: a decode worker died"):
-            list(batches)
-        with pytest.raises(ResourceError, match="--num-workers: a decode worker died"):
-            list(pool.batches([pictures], pad_to=7))
+def test_workers_that_are_killed_are_replaced_and_nothing_is_missed(pictures: list[Path]) -> None:
+    with DecodePool(SMALL, workers=2) as pool:
+        found = []
+        for number, batch in enumerate(pool.batches([[path] for path in pictures], pad_to=1)):
+            found.append(batch)
+            if number in (0, 3):
+                for child in multiprocessing.active_children():
+                    os.kill(child.pid or 0, signal.SIGKILL)
+    for path, batch in zip(pictures, found, strict=True):
+        assert batch.failures == ()
+        np.testing.assert_array_equal(batch.pixels[0], load_pixels(path, SMALL))
 
 
 def test_workers_leave_ctrl_c_to_the_parent(pictures: list[Path]) -> None:
@@ -107,10 +105,16 @@ def test_workers_leave_ctrl_c_to_the_parent(pictures: list[Path]) -> None:
     assert not multiprocessing.active_children()
 
 
-def test_leaving_the_pool_early_ends_its_workers_between_two_images(pictures: list[Path]) -> None:
+@pytest.mark.parametrize(("workers", "name"), [(1, "hang"), (0, "slow")])
+def test_leaving_the_pool_early_waits_for_no_image_of_a_worker_and_for_one_of_a_thread(
+    pictures: list[Path], monkeypatch: pytest.MonkeyPatch, workers: int, name: str
+) -> None:
+    monkeypatch.setattr("losa.extract.decode.load_pixels", troubled)
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    last = pictures[0].rename(pictures[0].with_name(f"{name}.png"))
     started = time.monotonic()
-    with DecodePool(SMALL, workers=1) as pool:
-        next(pool.batches([pictures[:1], *[pictures * 10_000] * 3], pad_to=70_000))
+    with DecodePool(SMALL, workers=workers) as pool:
+        next(pool.batches([pictures[1:], *[[last] * 1000] * 3], pad_to=1000))
     assert time.monotonic() - started < 20
     assert not multiprocessing.active_children()
 

@@ -56,6 +56,28 @@ def store(small: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(small, tmp_path / "s.zarr"))
 
 
+@pytest.mark.parametrize("changes", [{"split": ("train",)}, {"taps": "0"}])
+def test_a_store_of_views_is_extended_without_being_told_of_them(
+    pictures: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    at, went = tmp_path / "s.zarr", tmp_path / "one/s.zarr"
+    views = {"views": 3, "augment": "crop-flip"}
+    begun = ("val",) if "split" in changes else BOTH
+    extract(tiny_config(pictures, at, split=begun, calibration_rows=2, **views))
+    extract(extending(pictures, at, **changes))
+    assert open_store(at).plan.splits["train"].rows == 63
+    assert verify_store(at) == []
+    if "taps" in changes:
+        wanted = tiny_config(pictures, went, taps="0,2,11", calibration_rows=2, **views)
+        extract(wanted)
+        assert tree(at) == tree(went)
+
+
+def test_views_are_fixed_once_a_store_has_some(pictures: Path, store: Path) -> None:
+    with pytest.raises(MismatchError, match=r"cannot be extended.*views: 2 / 1"):
+        extract(extending(pictures, store, taps="0", views=2))
+
+
 EXTENSIONS: dict[str, dict[str, Any]] = {
     "a split": {"split": ("val",)},
     "taps": {"taps": "0"},

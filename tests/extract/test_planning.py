@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from losa.device import Compute
 from losa.errors import UsageError
+from losa.extract.backbones import Backbone
 from losa.extract.calibrate import Statistics
 from losa.extract.planning import calibrated, gather_inputs, store_place, wanted_plan
 from losa.extract.run import extract
@@ -28,6 +32,28 @@ def test_an_automatic_batch_is_no_larger_than_a_shard_or_a_split(
 ) -> None:
     config = tiny_config(pictures, tmp_path / "s.zarr", batch_size="auto", shard_rows=shard_rows)
     assert wanted_plan(gather_inputs(config)).numerics.batch_size == batch
+
+
+def test_on_cuda_an_automatic_batch_is_measured_once_for_a_new_store(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def measure(_: Backbone, most: int) -> int:
+        asked.append(most)
+        return 3
+
+    monkeypatch.setattr("losa.extract.planning.fitted_batch", measure)
+    config = tiny_config(pictures, tmp_path / "s.zarr", batch_size="auto", shard_rows=1024)
+    inputs = gather_inputs(config)
+    cuda = replace(inputs, compute=Compute(torch.device("cuda")))
+    assert wanted_plan(cuda).numerics.batch_size == 3
+    assert asked == [21]
+    (tmp_path / "s.zarr").mkdir()
+    assert wanted_plan(cuda).numerics.batch_size == 21
+    anew = replace(cuda, config=config.model_copy(update={"overwrite": True}))
+    assert wanted_plan(anew).numerics.batch_size == 3
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize(("split", "looked_at"), [(None, "train"), (("val",), "val")])

@@ -61,6 +61,27 @@ def test_the_same_files_and_weights_give_what_is_stored(
     assert found["worst"] == max(tap["worst"] for tap in found["taps"].values())
 
 
+@pytest.mark.parametrize("policy", ["crop-flip", "randaug"])
+def test_views_are_drawn_again_and_give_what_is_stored(
+    pictures: Path, tmp_path: Path, policy: str
+) -> None:
+    extract(tiny_config(pictures, tmp_path / "s.zarr", views=3, augment=policy))
+    found = recompute_rows(request(tmp_path / "s.zarr", pictures, rows=99))
+    assert (found["rows"], found["failed"]) == (30, 0)
+    # Were they drawn anew, or the clean pictures, no row but those would be within.
+    assert found["worst"] < found["tolerance"]
+
+
+def test_a_view_that_is_not_what_is_stored_is_named_with_its_number(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(tiny_config(pictures, tmp_path / "s.zarr", views=2))
+    monkeypatch.setattr("losa.extract.augment.view_seed", lambda *_: 5)
+    found = recompute_rows(request(tmp_path / "s.zarr", pictures, rows=99))
+    assert found["failed"] == 9
+    assert {failure["view"] for failure in found["failures"]} == {1}
+
+
 def test_a_data_set_that_lies_where_its_name_says_needs_no_folder(
     store: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

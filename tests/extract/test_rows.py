@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from losa.errors import InputError
+from losa.extract.augment import view_of
 from losa.extract.datasets import load_dataset
 from losa.extract.decode import DecodePool
 from losa.extract.images import load_pixels
+from losa.extract.media import Media
 from losa.extract.rows import RowBatch, RowSource, Skipped, none_before
 from losa.extract.transforms import Preprocessing
 from losa.store import Plan
@@ -104,3 +106,31 @@ def test_a_row_without_features_at_other_taps_gets_none_and_keeps_its_reason(
 def test_a_row_with_features_at_other_taps_must_be_readable(broken: Path, skip: bool) -> None:
     with pytest.raises(InputError, match=r"green/001\.png: .*readable when the other taps"):
         batches(broken, skip=skip, skipped=lambda _: {})
+
+
+def test_every_row_is_its_view_of_its_sample(pictures: Path) -> None:
+    augment = {"policy": "crop-flip", "rules": 1, "seed": 9}
+    splits = {"train": SplitPlan(9, 27, ""), "test": SplitPlan(9, 9, "")}
+    viewed = replace(plan(), splits=splits, views=3, augment=augment)
+    listed = load_dataset(f"folder:{pictures}", pictures).splits["train"]
+    dataset = replace(
+        load_dataset(f"folder:{pictures}", pictures), splits=dict.fromkeys(splits, listed)
+    )
+    source = RowSource(dataset, viewed, "fail")
+    with DecodePool(PREPROCESSING, workers=0) as pool:
+        found = list(
+            source.batches(pool, [ShardTask("train", 0, 0, 27), ShardTask("test", 0, 0, 9)])
+        )
+    pixels = np.concatenate([item.decoded.pixels[: len(item.samples)] for item in found])
+    keys = [sample.key for item in found for sample in item.samples]
+    seen = set()
+    for row, number in enumerate(row_order(27, 0, "train").tolist()):
+        view, sample = number // 9, listed[number % 9]
+        assert keys[row] == sample.key
+        media = view_of(augment, Media(pictures / sample.path), sample.key, view)
+        np.testing.assert_array_equal(pixels[row], load_pixels(media, PREPROCESSING))
+        seen.add((sample.key, view))
+    assert len(seen) == 27
+    for row, number in enumerate(row_order(9, 0, "test").tolist(), start=27):
+        clean = load_pixels(pictures / listed[number].path, PREPROCESSING)
+        np.testing.assert_array_equal(pixels[row], clean)

@@ -9,10 +9,11 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from losa.errors import UsageError
+from losa.errors import ResourceError, UsageError
+from losa.extract.known import Anatomy
 from losa.extract.tokens import parse_tokens
 from losa.extract.transforms import preprocessing_of
-from losa.extract.vit import Anatomy, ViTBackbone, anatomy_of
+from losa.extract.vit import ViTBackbone, anatomy_of
 from losa.features import FeatureSpec, TokenGrid
 
 NAMES = {
@@ -80,6 +81,45 @@ def test_blocks_above_the_last_tap_do_not_run() -> None:
     model = tiny("vit_tiny_patch16_224")
     model.blocks[2].register_forward_hook(lambda *_: pytest.fail("block 2 ran"))
     assert len(backbone_of(model, taps=(1,))(pictures(64))) == 1
+
+
+def test_a_compiled_forward_is_compiled_once_for_its_taps_and_one_shape(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[dict[str, Any]] = []
+
+    def record(forward: Any, **options: Any) -> Any:
+        compiled.append(options)
+        return forward
+
+    monkeypatch.setattr(torch, "compile", record)
+    plain = backbone_of(tiny("vit_tiny_patch16_224"), taps=(1,))
+    assert not compiled
+    backbone = replace(plain, is_compiled=True)
+    for _ in range(2):
+        torch.testing.assert_close(backbone(pictures(64)), plain(pictures(64)))
+    assert compiled == [{"dynamic": False}]
+    assert len(backbone.with_taps((0, 2))(pictures(64))) == 2
+    assert len(compiled) == 2
+
+
+def test_a_compiler_that_fails_is_exit_6_and_other_errors_stay_what_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from torch._dynamo.exc import InternalTorchDynamoError
+
+    errors = [InternalTorchDynamoError("no\ncompiler"), torch.OutOfMemoryError("CUDA")]
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise errors.pop(0)
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: fail)
+    backbone = replace(backbone_of(tiny("vit_tiny_patch16_224"), taps=(0,)), is_compiled=True)
+    with pytest.raises(ResourceError, match=r"--compile: failed \(no compiler\); leave") as caught:
+        backbone(pictures(64))
+    assert caught.value.exit_code == 6
+    with pytest.raises(torch.OutOfMemoryError):
+        backbone(pictures(64))
 
 
 def test_pixels_are_normalised_as_torchvision_does() -> None:

@@ -40,6 +40,7 @@ def golden_contents() -> dict[str, Content]:
         "float32": content_of(_plan("float32")),
         "skipped": content_of(_plan("float16"), {"train": (0, 4), "val": (1,)}),
         "video": content_of(replace(_plan("float16"), spec=video)),
+        "views": content_of(small_plan(_ROWS, shard_rows=3, views=3)),
     }
 
 

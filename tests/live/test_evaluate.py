@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,13 @@ from losa.adapt.checkpoint import load_card
 from losa.adapt.evaluate import evaluate
 from losa.adapt.train import adapt
 from losa.config import AdaptConfig
-from losa.errors import MismatchError
+from losa.errors import InputError, MismatchError
 from losa.extract.extraction import ExtractEvent
 from losa.extract.run import extract
 from losa.live.evaluate import LiveRequest, evaluate_dataset
 from losa.store import open_store
-from tests.extract.picture_folder import picture_folder, tiny_config
+from tests.extract.picture_folder import COLOURS, picture_folder, tiny_config
+from tests.extract.shards import write_shard
 from tests.live.trained import Trained, train_small
 
 
@@ -57,6 +59,37 @@ def test_other_classes_are_refused(trained: Trained, tmp_path: Path) -> None:
     shutil.rmtree(data / "test/red")
     with pytest.raises(MismatchError, match=r"its 2 classes are not the run's 3"):
         evaluate_dataset(request(trained, data), progress=lambda _: None)
+
+
+def test_shards_score_as_the_files_in_them_do(trained: Trained, tmp_path: Path) -> None:
+    members: dict[str, bytes] = {}
+    for file in sorted((trained.pictures / "test").glob("*/*.png")):
+        key = f"{file.parent.name}/{file.stem}"
+        members[f"{key}.png"], members[f"{key}.txt"] = file.read_bytes(), file.parent.name.encode()
+    shard = write_shard(tmp_path / "test-0.tar", members)
+    asked = replace(request(trained, tmp_path), dataset=f"wds:{shard}")
+    live = evaluate_dataset(asked, progress=lambda _: None)
+    plain = evaluate_dataset(request(trained, trained.pictures), progress=lambda _: None)
+    for name in ("top1", "loss", "rows"):
+        assert live[name] == plain[name]
+
+
+@pytest.mark.parametrize("labels", ["", "red"])
+def test_samples_with_several_labels_are_refused(
+    trained: Trained, tmp_path: Path, labels: str
+) -> None:
+    rows = [f"{name}.png,{name},train" for name in COLOURS]
+    lines = ["path,labels,split", *rows, f"x.png,{labels},test"]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    asked = replace(request(trained, tmp_path), dataset=f"csv:{tmp_path / 'list.csv'}")
+    with pytest.raises(InputError, match="test has samples with several labels; give a split"):
+        evaluate_dataset(asked, progress=lambda _: None)
+
+
+def test_pictures_without_labels_are_refused(trained: Trained) -> None:
+    asked = request(trained, trained.pictures / "test/red", split="train")
+    with pytest.raises(MismatchError, match="its 0 classes are not the run's 3"):
+        evaluate_dataset(asked, progress=lambda _: None)
 
 
 @pytest.fixture(scope="module")

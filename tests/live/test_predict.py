@@ -112,6 +112,14 @@ def test_a_path_that_two_rows_share_is_not_compared(
     assert check["compared"] == 1
 
 
+def test_of_several_views_the_clean_one_is_compared(one: Trained, tmp_path: Path) -> None:
+    extract(tiny_config(one.pictures, tmp_path / "s.zarr", views=3))
+    request = PredictRequest(one.run, (one.pictures,), "random", store=tmp_path / "s.zarr")
+    check = predict(request)["cache_check"]
+    assert check["compared"] == 42
+    assert check["max_abs_difference"] <= 1e-2
+
+
 def test_a_store_of_other_features_is_refused(one: Trained, tmp_path: Path) -> None:
     extract(tiny_config(one.pictures, tmp_path / "o.zarr", tokens="summary", split=("test",)))
     picture = one.pictures / "test/red/000.png"

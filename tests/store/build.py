@@ -13,10 +13,14 @@ from losa.store.plan import Numerics, SplitPlan
 
 
 def small_plan(
-    rows: dict[str, int] | None = None, dtype: StoreDtype = "float16", shard_rows: int = 8
+    rows: dict[str, int] | None = None,
+    dtype: StoreDtype = "float16",
+    shard_rows: int = 8,
+    views: int = 1,
 ) -> Plan:
-    """A plan of two taps, 5 tokens and 6 channels."""
-    rows = rows or {"train": 20, "val": 8}
+    """A plan of two taps, 5 tokens and 6 channels; ``rows`` are of one view, which others join."""
+    samples = rows or {"train": 20, "val": 8}
+    rows = {name: count * (views if name == "train" else 1) for name, count in samples.items()}
     spec = FeatureSpec("toy", (1, 3), TokenGrid(2, 2, prefix=1), 6, dtype)
     return Plan(
         spec=spec,
@@ -24,12 +28,14 @@ def small_plan(
         preprocessing={"img_size": [28, 28]},
         dataset="toy",
         classes=("a", "b", "c"),
-        splits={name: SplitPlan(count, count, "1" * 64) for name, count in rows.items()},
+        splits={name: SplitPlan(samples[name], count, "1" * 64) for name, count in rows.items()},
         shard_rows=shard_rows,
         order_seed=0,
         calibration_rows=4,
         numerics=Numerics("cpu", None, 4),
         exponents=(0, 0),
+        views=views,
+        augment={"policy": "crop-flip", "rules": 1, "seed": 0} if views > 1 else None,
     )
 
 

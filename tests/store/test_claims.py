@@ -42,7 +42,7 @@ def test_a_claim_is_held_until_it_is_released(root: Path, ours: Claims) -> None:
     assert ours.holds(TASK)
     assert ours.holder(TASK) == f"process {os.getpid()} on {os.uname().nodename}"
     assert not Claims(root).take(TASK)
-    assert not ours.may_be_stale(TASK)
+    assert not ours.is_free(TASK)
     ours.release(TASK)
     assert not ours.holds(TASK)
     assert tree(root) == before
@@ -113,7 +113,7 @@ def test_a_beat_that_stands_still_for_ten_minutes_is_no_life(root: Path) -> None
     there = Elsewhere()
     claims = Claims(root, clock=there.now)
     assert not claims.take(TASK)
-    assert claims.may_be_stale(TASK)
+    assert not claims.is_free(TASK)
     there.seconds = int(STALE_SECONDS) - 1
     assert not claims.take(TASK)
     there.seconds += 1
@@ -129,7 +129,6 @@ def test_a_beat_that_was_seen_is_life_and_starts_the_ten_minutes_again(root: Pat
     there.seconds = 500
     foreign_claim(root, beat="4")
     assert not claims.take(TASK)
-    assert not claims.may_be_stale(TASK)
     there.seconds = 1099
     assert not claims.take(TASK)
     there.seconds = 1100

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from losa.errors import LockedError, MismatchError, ResourceError, StoreError, UsageError
+from losa.errors import MismatchError, ResourceError, StoreError, UsageError
 from losa.features import StoreDtype
 from losa.store import StoreWriter, create_store, exchange, files, layout, open_store, system
 from losa.store.exchange import export_store, import_store
@@ -298,13 +298,24 @@ def test_an_import_does_not_vouch_for_a_sealed_store_that_lacks_files(
         import_store(file, store)
 
 
-def test_a_shard_that_another_process_writes_is_left_to_it(file: Path, tmp_path: Path) -> None:
+def test_a_shard_that_another_process_writes_is_waited_for(
+    store: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     back, plan = tmp_path / "t.zarr", open_h5(file).plan
     create_store(back, plan, samples(plan), statistics(plan))
-    with StoreWriter(back) as writer:
-        next(writer.claimed())
-        with pytest.raises(LockedError, match="shard 0 of train"):
-            import_store(file, back)
+    wait, left = StoreWriter.wait_for_others, []
+    with StoreWriter(back) as other:
+        next(other.claimed())
+
+        def leave(writer: StoreWriter) -> bool:
+            left.append(len(writer.tasks()))
+            other.__exit__()
+            return wait(writer)
+
+        monkeypatch.setattr(StoreWriter, "wait_for_others", leave)
+        import_store(file, back)
+    assert left == [1, 0]
+    assert tree(back) == tree(store)
 
 
 def test_another_store_at_the_place_is_refused(file: Path, tmp_path: Path) -> None:

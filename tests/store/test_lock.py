@@ -99,3 +99,11 @@ def raising(number: int) -> object:
         raise OSError(number, os.strerror(number))
 
     return fail
+
+
+def test_a_turn_is_given_to_one_at_a_time(root: Path) -> None:
+    with lock.turn(root) as is_first, lock.turn(root) as is_second:
+        assert is_first
+        assert not is_second
+    with lock.turn(root) as is_free:
+        assert is_free

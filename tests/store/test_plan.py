@@ -44,6 +44,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "shard_rows": {"shard_rows": 4},
     "order_seed": {"order_seed": 1},
     "calibration_rows": {"calibration_rows": 5},
+    "views": {"views": 2},
+    "augment": {"augment": {"policy": "randaug", "rules": 1, "seed": 0}},
 }
 
 
@@ -115,8 +117,45 @@ def test_another_numerics_class_is_refused_but_another_batch_size_is_not() -> No
         check_same_numerics(Path("s"), Numerics("cuda", "bfloat16", 8), Numerics("cpu", None, 8))
 
 
+def test_only_a_compiled_forward_is_written_down_and_is_a_class_of_its_own() -> None:
+    plain, compiled = Numerics("cpu", None, 8), Numerics("cpu", None, 8, compiled=True)
+    assert plain.to_json() == {"device": "cpu", "autocast": None, "batch_size": 8}
+    plan = replace(BASE, numerics=compiled)
+    assert Plan.from_json(plan.to_json(), Path("plan.json")) == plan
+    check_same_numerics(Path("s"), compiled, compiled)
+    with pytest.raises(MismatchError, match=r"compiled: True / None.*--compile"):
+        check_same_numerics(Path("s"), compiled, plain)
+    strange = {**plan.to_json(), "numerics": {**compiled.to_json(), "compiled": 1}}
+    with pytest.raises(StoreError, match="1 is no bool"):
+        Plan.from_json(strange, Path("plan.json"))
+
+
 def test_a_plan_comes_back_from_its_json() -> None:
     assert Plan.from_json(BASE.to_json(), Path("plan.json")) == BASE
+
+
+VIEWED = small_plan(views=3)
+VIEW_ATTACKS: dict[str, tuple[tuple[str, ...], Any]] = {
+    "too many views": (("identity", "views"), 65),
+    "views of rows that are not there": (("identity", "views"), 4),
+    "a row too few": (("identity", "dataset", "splits", "train", "rows"), 59),
+    "views in val": (("identity", "dataset", "splits", "val", "rows"), 24),
+    "nothing that augments": (("identity", "augment"), None),
+    "a policy that is none": (("identity", "augment", "policy"), 3),
+    "rules that are none": (("identity", "augment", "rules"), "1"),
+    "an augmentation without a seed": (("identity", "augment", "seed"), -1),
+}
+
+
+def test_views_multiply_the_rows_of_train_alone() -> None:
+    assert {name: item.rows for name, item in VIEWED.splits.items()} == {"train": 60, "val": 8}
+    assert (VIEWED.views_of("train"), VIEWED.views_of("val"), BASE.views_of("train")) == (3, 1, 1)
+    assert Plan.from_json(VIEWED.to_json(), Path("plan.json")) == VIEWED
+
+
+def test_a_plan_of_one_view_says_nothing_of_augmentation() -> None:
+    assert BASE.identity["views"] == 1
+    assert "augment" not in BASE.identity
 
 
 def test_who_began_a_store_is_in_its_plan_and_no_part_of_its_identity() -> None:
@@ -152,7 +191,10 @@ ATTACKS: dict[str, tuple[tuple[str, ...], Any]] = {
     "negative rows": ((*SPLITS, "train"), {**LISTING, "samples": -1, "rows": -1}),
     "rows beyond memory": ((*SPLITS, "train"), {**LISTING, "samples": 2**50, "rows": 2**50}),
     "rows and samples apart": ((*SPLITS, "train", "rows"), 19),
-    "views": (("identity", "views"), 2),
+    "rows of one view": (("identity", "views"), 2),
+    "no views": (("identity", "views"), 0),
+    "true views": (("identity", "views"), True),
+    "augmented views of one": (("identity", "augment"), {"policy": "a", "rules": 1, "seed": 0}),
     "no channels": ((*FEATURES, "channels"), 0),
     "channels as text": ((*FEATURES, "channels"), "6"),
     "a grid of nothing": ((*FEATURES, "grid", "height"), 0),
@@ -183,10 +225,11 @@ ATTACKS: dict[str, tuple[tuple[str, ...], Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", [*ATTACKS, *VIEW_ATTACKS])
 def test_a_plan_that_no_extraction_writes_is_refused(name: str) -> None:
-    place, bad = ATTACKS[name]
-    value: Any = copy.deepcopy(replace(BASE, exponents=(0, 1)).to_json())
+    place, bad = {**ATTACKS, **VIEW_ATTACKS}[name]
+    base = BASE if name in ATTACKS else VIEWED
+    value: Any = copy.deepcopy(replace(base, exponents=(0, 1)).to_json())
     inner = value
     for key in place[:-1]:
         inner = inner[key]

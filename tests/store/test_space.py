@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from losa.errors import ResourceError
+from losa.store import space
 from losa.store.plan import SplitPlan
 from losa.store.space import bytes_needed, check_room, check_space
 from tests.store.build import small_plan
@@ -47,3 +48,9 @@ def test_bytes_are_told_in_units_that_fit(
     monkeypatch.setattr(os, "statvfs", lambda _: found)
     with pytest.raises(ResourceError, match=message):
         check_room(tmp_path, needed, "free space")
+
+
+def test_a_place_that_is_not_there_yet_is_the_nearest_folder_above_it(tmp_path: Path) -> None:
+    assert space.existing_place(tmp_path / "deep/er/s.zarr") == tmp_path
+    assert space.existing_place(tmp_path) == tmp_path
+    assert space.free_bytes(tmp_path / "deep/er/s.zarr") > 0

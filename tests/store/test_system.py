@@ -143,3 +143,14 @@ def test_nothing_is_synced_through_a_link(tmp_path: Path) -> None:
         System().sync_file(tmp_path / "link")
     with pytest.raises(NotADirectoryError):
         System().sync_folder(tmp_path / "file")
+
+
+def test_a_name_that_was_taken_and_is_free_again_counts_as_taken(tmp_path: Path) -> None:
+    class Fleeting(System):
+        def link(self, source: Path, target: Path) -> None:
+            raise FileExistsError(errno.EEXIST, "taken just then", str(target))
+
+    (tmp_path / "a").write_bytes(b"a")
+    with pytest.raises(FileExistsError):
+        Fleeting().place(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "a").exists()

@@ -105,27 +105,32 @@ def test_a_claim_of_another_host_or_container_is_respected_while_it_beats(
     foreign_claim(path, **owner, beat="0")
 
     def beat(second: int) -> None:
-        if second == 30:
-            foreign_claim(path, **owner, beat="1")
+        if second in (500, 1000):
+            foreign_claim(path, **owner, beat=str(second))
 
     elsewhere = Elsewhere(beat)
     with StoreWriter(path, clock=elsewhere.clock) as writer:
         assert list(writer.claimed()) == []
         with pytest.raises(LockedError, match="written by process 7 on"):
             writer.seal()
-    assert elsewhere.seconds == 30
+        assert writer.wait_for_others()
+        assert [task.shard for task in writer.claimed()] == [0]
+    assert elsewhere.seconds == 1600
 
 
 def test_a_claim_of_another_host_that_stands_still_for_ten_minutes_is_taken_over(
-    tmp_path: Path,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "s.zarr"
     begin_store(path, small_plan({"train": 8}))
     foreign_claim(path)
     elsewhere = Elsewhere()
-    with StoreWriter(path, clock=elsewhere.clock) as writer:
+    with caplog.at_level("INFO", "losa"), StoreWriter(path, clock=elsewhere.clock) as writer:
+        assert writer.wait_for_others()
         assert [task.shard for task in writer.claimed()] == [0]
     assert elsewhere.seconds == 600
+    told = "waiting for 1 shards that others write, the first: process 7 on elsewhere"
+    assert caplog.messages == [told]
 
 
 def test_a_shard_that_another_host_commits_is_not_waited_for_any_longer(tmp_path: Path) -> None:
@@ -145,6 +150,7 @@ def test_a_shard_that_another_host_commits_is_not_waited_for_any_longer(tmp_path
     elsewhere = Elsewhere(finish)
     with StoreWriter(path, clock=elsewhere.clock) as writer:
         assert list(writer.claimed()) == []
+        assert not writer.wait_for_others()
         writer.seal()
     assert elsewhere.seconds == 40
     assert tree(path) == tree(whole)

@@ -1,18 +1,22 @@
-"""Ctrl-C and SIGTERM as a question asked between two steps, so that no step is torn."""
+"""Ctrl-C, SIGTERM and what schedulers send, as a question asked between two steps: none is torn."""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any, Final
 
 PREEMPTED: Final = 75
 """Exit code of a run that was told to leave and can be resumed (EX_TEMPFAIL)."""
 
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""What asks a command to end; schedulers send the last two some time before they kill."""
+
 
 class StopRequest:
-    """While open, the first SIGINT or SIGTERM is only noted; a second one acts as it always did.
+    """While open, the first of these signals is only noted; a second one acts as it always did.
 
     Signals that are ignored stay so. Outside of the main thread, where Python delivers no signals,
     nothing is changed.
@@ -20,6 +24,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self._signal: int | None = None
+        self._noted_at = 0.0
         self._handler: Any = None
         self._before: dict[int, Any] = {}
 
@@ -28,17 +33,32 @@ class StopRequest:
         """Whether somebody asked to stop."""
         return self._signal is not None
 
+    @property
+    def is_interrupt(self) -> bool:
+        """Whether it was by Ctrl-C."""
+        return self._signal == signal.SIGINT
+
+    @property
+    def name(self) -> str:
+        """The signal that asked, or nothing."""
+        return "" if self._signal is None else signal.Signals(self._signal).name
+
+    @property
+    def waited_seconds(self) -> float:
+        """Seconds since somebody asked."""
+        return time.monotonic() - self._noted_at if self.is_set else 0.0
+
     def leave(self) -> None:
         """Leave as the noted signal asks; whoever starts the same command again goes on.
 
-        The handler that was there before us is told of a SIGINT. Of a SIGTERM it is not: its exit
+        The handler that was there before us is told of a SIGINT. Of the others it is not: its exit
         code would be another one than the scheduler that sent it requeues.
 
         Raises:
             KeyboardInterrupt: the signal was SIGINT.
-            SystemExit: it was SIGTERM; with code 75, pre-empted.
+            SystemExit: it was another; with code 75, pre-empted.
         """
-        if self._signal == signal.SIGTERM:
+        if not self.is_interrupt:
             raise SystemExit(PREEMPTED)
         if callable(self._handler):
             self._handler(self._signal, None)
@@ -46,7 +66,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._note)
         return self
@@ -60,6 +80,7 @@ class StopRequest:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 -- signal's form
+        self._noted_at = time.monotonic()
         self._signal, self._handler = number, self._before.get(number)
         self._restore()
 

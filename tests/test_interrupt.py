@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from losa.adapt.interrupt import PREEMPTED, StopRequest
+from losa.interrupt import PREEMPTED, SIGNALS, StopRequest
 
 
 class TerminatedError(Exception):
@@ -23,7 +23,7 @@ def terminate(*_: object) -> None:
 
 @pytest.fixture(autouse=True)
 def fixture_handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -42,13 +42,27 @@ def test_the_first_signal_is_noted_and_the_second_acts() -> None:
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, terminate])
-def test_sigterm_leaves_as_pre_empted_whatever_handler_was_there_before(handler: Any) -> None:
-    signal.signal(signal.SIGTERM, handler)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_schedulers_signal_leaves_as_pre_empted_whatever_handler_was_there_before(
+    number: signal.Signals, handler: Any
+) -> None:
+    signal.signal(number, handler)
     with StopRequest() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
+        assert (stop.name, stop.is_interrupt) == (number.name, False)
         with pytest.raises(SystemExit) as left:
             stop.leave()
     assert left.value.code == PREEMPTED == 75
+
+
+def test_the_time_since_a_signal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    seconds = iter([100.0, 107.0])
+    with StopRequest() as stop:
+        assert (stop.name, stop.waited_seconds) == ("", 0.0)
+        monkeypatch.setattr("losa.interrupt.time.monotonic", lambda: next(seconds))
+        os.kill(os.getpid(), signal.SIGINT)
+        assert (stop.name, stop.is_interrupt, stop.waited_seconds) == ("SIGINT", True, 7.0)
 
 
 def test_ctrl_c_is_told_to_the_handler_that_was_there_before_and_is_an_interrupt() -> None:

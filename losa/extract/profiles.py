@@ -1,0 +1,51 @@
+"""A backbone's profile by its name: from the table, else from timm's model without weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from losa.extract.known import Anatomy, Profile, known_models, usual_size
+
+
+def profile_of(model: str, img_size: int | None = None) -> Profile:
+    """The profile of a model; one that the table lacks costs the import of timm.
+
+    Raises:
+        UsageError: the model is not known to timm, or is no plain vision transformer.
+
+    Example:
+        >>> round(profile_of("vit_g").flops(40) / 1e9)
+        534
+    """
+    found = next((known for known in known_models() if model in (known.alias, known.name)), None)
+    if found is None:
+        profile = profile_by_timm(model)
+    else:
+        anatomy = Anatomy(found.depth, found.channels, 1, (found.patch, found.patch))
+        size = (found.img_size, found.img_size)
+        profile = Profile(found.name, anatomy, found.mlp, found.parameters, size)
+    return profile if img_size is None else replace(profile, img_size=(img_size, img_size))
+
+
+def profile_by_timm(model: str) -> Profile:
+    """The profile of a timm model, built without memory for its weights.
+
+    Raises:
+        UsageError: the model is not known to timm, or is no plain vision transformer.
+    """
+    import timm
+    import torch
+
+    from losa.extract.backbones import model_name
+    from losa.extract.vit import anatomy_of
+
+    name = model_name(model)
+    with torch.device("meta"):
+        built: Any = timm.create_model(name, num_classes=0)
+    anatomy = anatomy_of(built, name)
+    matrices = [item for item in built.blocks[0].mlp.parameters() if item.ndim > 1]
+    mlp = sum(matrix.numel() for matrix in matrices) // (2 * anatomy.channels)
+    height, width = timm.models.resolve_pretrained_cfg(name).input_size[-2:]
+    parameters = sum(item.numel() for item in built.parameters())
+    return Profile(name, anatomy, mlp, parameters, usual_size(name, (height, width)))
