@@ -35,7 +35,7 @@ CONFIG: Final = typer.Option("--config", help="YAML file of the same names; flag
 EXTRACT: Final[Mapping[str, Any]] = {
     "model": Annotated[str | None, flag("timm name or alias; see losa models.", "--model")],
     "dataset": Annotated[
-        str | None, flag("Name, folder:PATH, csv:FILE or a path; see losa datasets.", "--dataset")
+        str | None, flag("Name, path, folder:, csv:, wds: or hf:; see losa datasets.", "--dataset")
     ],
     "weights": Annotated[
         str | None, flag("safetensors file, or random. Default: the hub's.", "--weights")
