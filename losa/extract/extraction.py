@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from losa.config import ExtractConfig
 from losa.errors import InputError, LockedError
@@ -30,6 +31,7 @@ from losa.extract.fleet import Share
 from losa.extract.planning import Inputs
 from losa.extract.rows import RowBatch, RowSource, Skipped, none_before
 from losa.extract.skipped import list_skipped
+from losa.extract.spool import Spool
 from losa.extract.staging import USUAL_DEPTH, EncodedBatch, Stage
 from losa.features import Sample
 from losa.store import Plan, StoreWriter, files, layout
@@ -99,8 +101,8 @@ class Extraction:
         self._done = self._written = 0
         self._shard: ShardWriter | None = None
 
-    def calibrate(self) -> Statistics:
-        """Statistics over the first rows of the calibration's split."""
+    def calibrate(self, spool: Spool | None = None) -> Statistics:
+        """Statistics over the first rows of the calibration's split, whose planes are kept."""
         plan, backbone = self.plan, self.inputs.backbone
         split = plan.calibration_split
         rows = min(plan.calibration_rows, plan.splits[split].rows)
@@ -118,12 +120,16 @@ class Extraction:
                 status = np.where(readable[:count].numpy(), OK_STATUS, 0)
                 self._check_finite(plan.spec.taps, absmax.cpu().numpy(), status, batch.samples)
                 calibrator.add(planes, readable)
+                if spool is not None:
+                    spool.keep((split, batch.first, batch.first + count), planes)
                 done += len(batch.samples)
                 self._tell(done, rows, "calibrate")
         return calibrator.statistics()
 
-    def write(self, share: Share | None = None) -> int:
+    def write(self, share: Share | None = None, spool: Spool | None = None) -> int:
         """Write every missing shard, or this process's share; returns the rows that it computed.
+
+        What ``spool`` has of this store's calibration is not computed again.
 
         Raises:
             StoppedError: this process was asked to end.
@@ -143,7 +149,7 @@ class Extraction:
             self._recount(writer)
             is_missing = True
             while is_missing:
-                self._fill(writer, share)
+                self._fill(writer, share, spool)
                 # Not before: what this process still has in its hands, others may wait for.
                 is_missing = share.wait(writer, lambda: self._recount(writer))
             self._recount(writer)
@@ -177,7 +183,7 @@ class Extraction:
         preprocessing, opened_ns = self.inputs.backbone.preprocessing, self.inputs.opened_ns
         return DecodePool(preprocessing, workers=workers, opened_ns=opened_ns)
 
-    def _fill(self, writer: StoreWriter, share: Share) -> None:
+    def _fill(self, writer: StoreWriter, share: Share, spool: Spool | None) -> None:
         """Feed the device with every missing row; a thread behind it writes what comes back.
 
         Claims are taken here and shards are written there, one at a time; after the first error
@@ -194,12 +200,21 @@ class Extraction:
                     break
                 lane = lane_at(missing_taps(batch.task))
                 with out_of_memory(lane.backbone, self.plan.numerics.batch_size):
-                    planes = lane.backbone(lane.stage.upload(batch.decoded.pixels))
+                    planes = self._kept(spool, lane, batch)
+                    if planes is None:
+                        planes = lane.backbone(lane.stage.upload(batch.decoded.pixels))
                     # Before the copies begin: they take the buffers of a batch that is written.
                     behind.reserve()
                     encoded = lane.stage.encode(planes)
                 behind.put(_Computed(batch, encoded))
                 self._tell(self._done, self._total)
+
+    def _kept(self, spool: Spool | None, lane: _Lane, batch: RowBatch) -> list[Tensor] | None:
+        """What calibration has computed of a batch, if that was kept and is all its taps."""
+        if spool is None or lane.backbone.spec.taps != self.plan.spec.taps:
+            return None
+        key = (batch.task.split, batch.first, batch.first + len(batch.samples))
+        return spool.take(key, self.inputs.compute.device)
 
     @property
     def _total(self) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from losa.extract.extraction import ExtractEvent, Extraction
 from losa.extract.planning import Inputs, calibrated, wanted_plan
+from losa.extract.spool import rows_kept
 from losa.features import Sample
 from losa.store import create_store
 
@@ -37,6 +38,7 @@ class Rehearsal:
 
     ``create_seconds`` lie between the two passes: processes ended, statistics, the empty store.
     ``close_seconds`` is what came after the last batch: syncs, commit records and the seal.
+    ``kept_rows`` are computed by calibration alone, which a rehearsal does not do.
     """
 
     rows: int
@@ -47,6 +49,7 @@ class Rehearsal:
     extraction: Pass
     create_seconds: float
     close_seconds: float
+    kept_rows: int = 0
 
     @property
     def rate(self) -> float:
@@ -59,7 +62,7 @@ class Rehearsal:
         Writing overlaps computing until the last shard, so the slower of them decides; what is
         closed at the end is at most one shard.
         """
-        computing = self.extraction.seconds(rows)
+        computing = self.extraction.seconds(rows - min(rows, self.kept_rows))
         writing = 0.0 if write is None else rows * self.sample_bytes / write
         last = min(rows, self.shard_rows) / self.rows
         return (
@@ -133,6 +136,7 @@ def _timed(inputs: Inputs, path: Path) -> Rehearsal:
         extraction=extracted,
         create_seconds=max(0.0, created - started - calibration.seconds(calibrated_rows)),
         close_seconds=max(0.0, ended - created - extracted.seconds(rows)),
+        kept_rows=rows_kept(plan),
     )
 
 

@@ -21,6 +21,7 @@ from losa.extract.planning import (
     store_place,
     wanted_plan,
 )
+from losa.extract.spool import Spool
 from losa.interrupt import StopRequest
 from losa.store import Plan, create_store, files, layout
 from losa.store.extending import finish_extension
@@ -55,10 +56,11 @@ def extract(
     wanted = wanted_plan(inputs)
     with set_aside(config.store, wanted.digest, active=config.overwrite):
         wait_for_first(config.store, place)
-        plan = _begin_or_join(inputs, wanted, progress)
-        extraction = Extraction(inputs, config.store, plan, progress)
-        with StopRequest() as stop:
-            computed = extraction.write(Share(place, stop, config.grace))
+        with Spool(config.store) as spool:
+            plan = _begin_or_join(inputs, wanted, progress, spool)
+            extraction = Extraction(inputs, config.store, plan, progress)
+            with StopRequest() as stop:
+                computed = extraction.write(Share(place, stop, config.grace), spool)
         store_id = extraction.seal()
     return report_extraction(config, plan, store_id, computed, time.monotonic() - started)
 
@@ -78,13 +80,13 @@ def check_skips(config: ExtractConfig, result: Mapping[str, Any]) -> None:
         )
 
 
-def _begin_or_join(inputs: Inputs, wanted: Plan, progress: Progress | None) -> Plan:
+def _begin_or_join(inputs: Inputs, wanted: Plan, progress: Progress | None, spool: Spool) -> Plan:
     """Create the store, or join the one that is there if it is the same; returns its plan."""
     path = inputs.config.store
     if path.exists():
         return _join(inputs, wanted)
     check_space(path, wanted)
-    statistics = Extraction(inputs, path, wanted, progress).calibrate()
+    statistics = Extraction(inputs, path, wanted, progress).calibrate(spool)
     plan = calibrated(wanted, statistics)
     try:
         # Synced whatever --durability says: nothing tells later whether its labels are whole.

@@ -148,7 +148,7 @@ def test_nothing_is_synced_through_a_link(tmp_path: Path) -> None:
 def test_a_name_that_was_taken_and_is_free_again_counts_as_taken(tmp_path: Path) -> None:
     class Fleeting(System):
         def link(self, source: Path, target: Path) -> None:
-            raise FileExistsError(errno.EEXIST, "taken just then", str(target))
+            raise FileExistsError(errno.EEXIST, f"taken before {source.name}", str(target))
 
     (tmp_path / "a").write_bytes(b"a")
     with pytest.raises(FileExistsError):

@@ -1,0 +1,105 @@
+"""Planes of calibration, kept until their rows are written, so that no image is forwarded twice.
+
+Calibration looks at the first rows of a split, batch by batch as the extraction will: what it has
+computed is what the extraction would compute again. It waits in a file without a name, which is
+gone with the process, and is bounded; batches beyond the bound are computed again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from losa.store.plan import Plan
+from losa.store.space import existing_place, free_bytes
+
+MOST_BYTES: Final = 4 * 2**30
+FREE_SHARE: Final = 4
+"""What is kept takes at most one part in so many of the free space."""
+
+log = logging.getLogger(__name__)
+Batch = tuple[str, int, int]
+"""A batch of a store: its split, its first row and the row after its last."""
+
+
+class Spool:
+    """Batches of planes on the disk that the store will lie on.
+
+    Args:
+        place: the store.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self._most = min(MOST_BYTES, free_bytes(place) // FREE_SHARE)
+        self._folder = existing_place(place.parent)
+        self._file: IO[bytes] | None = None
+        self._size = 0
+        self._places: dict[Batch, list[tuple[int, torch.Size, torch.dtype]]] = {}
+
+    def __enter__(self) -> Spool:
+        # A place that cannot be written is the concern of whoever creates the store there.
+        with suppress(OSError):
+            self._file = tempfile.TemporaryFile(prefix=".losa-spool-", dir=self._folder)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        self._places.clear()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def keep(self, batch: Batch, planes: Sequence[Float[Tensor, "b l d"]]) -> None:
+        """Keep a batch, if there is room."""
+        nbytes = sum(plane.nbytes for plane in planes)
+        if self._file is None or self._size + nbytes > self._most:
+            return
+        kept = []
+        try:
+            for plane in planes:
+                kept.append((self._size, plane.shape, plane.dtype))
+                self._file.write(_bytes_of(plane.contiguous().cpu()))
+                self._size += plane.nbytes
+            self._file.flush()
+        except OSError as error:
+            log.debug("planes of calibration are not kept: %s", error)
+            self.__exit__(None, None, None)
+            return
+        self._places[batch] = kept
+
+    def take(self, batch: Batch, device: torch.device) -> list[Float[Tensor, "b l d"]] | None:
+        """The planes of a batch, which is then forgotten; ``None`` if they were not kept."""
+        places = self._places.pop(batch, None)
+        if places is None or self._file is None:
+            return None
+        planes = []
+        for offset, shape, dtype in places:
+            plane = torch.empty(shape, dtype=dtype)
+            data = _bytes_of(plane)
+            if os.preadv(self._file.fileno(), [data], offset) < len(data):
+                return None
+            planes.append(plane.to(device))
+        return planes
+
+
+def rows_kept(plan: Plan) -> int:
+    """How many of calibration's rows are not computed again, where there is room."""
+    spec = plan.spec
+    row_bytes = len(spec.taps) * spec.grid.num_tokens * spec.channels * torch.float32.itemsize
+    return min(plan.calibration_rows, MOST_BYTES // row_bytes)
+
+
+def _bytes_of(plane: Tensor) -> memoryview:
+    """The memory of a tensor of any dtype; numpy knows no bfloat16."""
+    return plane.view(torch.uint8).numpy().reshape(-1).data

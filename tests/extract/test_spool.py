@@ -1,0 +1,81 @@
+"""What calibration computed is not computed again, and not a byte depends on that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from losa.extract import spool as spool_module
+from losa.extract.planning import gather_inputs
+from losa.extract.run import extract
+from losa.extract.spool import Spool
+from losa.extract.vit import ViTBackbone
+from tests.extract.picture_folder import picture_folder, tiny_config
+from tests.store.build import tree
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_planes_come_back_bit_by_bit_and_once(tmp_path: Path, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    batches = [[torch.randn(4, 3, 5).to(dtype) for _ in range(2)] for _ in range(3)]
+    with Spool(tmp_path / "s.zarr") as spool:
+        for number, planes in enumerate(batches):
+            spool.keep(("train", 4 * number, 4 * number + 4), planes)
+        for number in (2, 0, 1):
+            key = ("train", 4 * number, 4 * number + 4)
+            found = spool.take(key, CPU)
+            assert found is not None
+            assert all(map(torch.equal, found, batches[number]))
+            assert spool.take(key, CPU) is None
+        assert spool.take(("val", 0, 4), CPU) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_does_not_fit_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "MOST_BYTES", 100)
+    with Spool(tmp_path / "s.zarr") as spool:
+        spool.keep(("train", 0, 1), [torch.zeros(1, 4, 5)])
+        spool.keep(("train", 1, 2), [torch.zeros(1, 4, 5)])
+        assert spool.take(("train", 1, 2), CPU) is None
+        assert spool.take(("train", 0, 1), CPU) is not None
+
+
+def test_a_place_that_cannot_be_written_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("losa.extract.spool.tempfile.TemporaryFile", refuse)
+    with Spool(tmp_path / "s.zarr") as spool:
+        spool.keep(("train", 0, 1), [torch.zeros(1, 4, 5)])
+        assert spool.take(("train", 0, 1), CPU) is None
+
+
+@pytest.mark.parametrize("store_dtype", ["float16", "int8"])
+def test_no_image_is_forwarded_twice_and_the_store_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store_dtype: str
+) -> None:
+    data = picture_folder(tmp_path / "d", {"train": 9, "val": 3})
+    forwarded: list[int] = []
+    compute = ViTBackbone.__call__
+
+    def counted(self: ViTBackbone, pixels: torch.Tensor) -> list[torch.Tensor]:
+        forwarded.append(len(pixels))
+        return compute(self, pixels)
+
+    monkeypatch.setattr(ViTBackbone, "__call__", counted)
+    config = tiny_config(data, tmp_path / "kept.zarr", store_dtype=store_dtype)
+    inputs = gather_inputs(config)
+    extract(config)
+    rows = sum(-(-len(listed) // 4) for listed in inputs.dataset.splits.values())
+    assert len(forwarded) == rows
+    monkeypatch.setattr(spool_module, "MOST_BYTES", 0)
+    forwarded.clear()
+    extract(config.model_copy(update={"store": tmp_path / "again.zarr"}))
+    assert len(forwarded) == rows + 2  # of calibration's eight rows
+    assert tree(tmp_path / "kept.zarr") == tree(tmp_path / "again.zarr")
