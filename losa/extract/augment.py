@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
@@ -131,16 +132,21 @@ def _crop_box(size: tuple[int, int], draw: random.Random) -> tuple[int, int, int
 
 @contextmanager
 def _drawn_from(seed: int) -> Iterator[None]:
-    """Seed the generators that timm draws from, and put back what they were."""
+    """Let timm draw from generators of our own, which no other thread draws from.
+
+    To seed the global ones would not do: whoever draws from them meanwhile changes the picture.
+    """
+    from timm.data import auto_augment
+
+    module: Any = auto_augment
+    of_numpy = np.random.RandomState([seed >> 32, seed & (2**32 - 1)])
     with _one_at_a_time:
-        before, before_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 -- timm's own
-        random.seed(seed)
-        np.random.seed([seed >> 32, seed & (2**32 - 1)])  # noqa: NPY002 -- timm's own
+        before = module.random, module.np
+        module.random, module.np = random.Random(seed), SimpleNamespace(random=of_numpy)
         try:
             yield
         finally:
-            random.setstate(before)
-            np.random.set_state(before_numpy)  # noqa: NPY002 -- timm's own
+            module.random, module.np = before
 
 
 @cache

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -36,6 +36,9 @@ from losa.store.extending import (
 from losa.store.plan import check_extends
 from losa.store.reader import check_format
 from losa.store.skeleton import statistics_of
+
+FINISH_SECONDS: Final = 30.0
+"""How long others may still look at an extension that is sealed; they look every second."""
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +84,7 @@ def _grow(
         with StopRequest() as stop:
             computed = extraction.write(Share(place, stop, inputs.config.grace))
         store_id = extraction.seal()
-        finish_extension(old.path)
+        _finish(old.path)
     except (StoreError, LockedError, ResourceError):
         finished = finished_extension(old.path, wanted)
         if finished is None:
@@ -89,6 +92,18 @@ def _grow(
         logger.info("%s was extended by another process meanwhile", old.path)
         return finished.plan, finished.store_id, computed
     return plan, store_id, computed
+
+
+def _finish(path: Path) -> None:
+    """Put the extension in its place, once other processes that wrote it have let go of it."""
+    deadline = time.monotonic() + FINISH_SECONDS
+    while True:
+        try:
+            return finish_extension(path)
+        except LockedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def _sealed_store(path: Path) -> Store:

@@ -33,6 +33,7 @@ from losa.extract.rows import RowBatch, RowSource, Skipped, none_before
 from losa.extract.skipped import list_skipped
 from losa.extract.spool import Spool
 from losa.extract.staging import USUAL_DEPTH, EncodedBatch, Stage
+from losa.extract.webdataset import without_secrets
 from losa.features import Sample
 from losa.store import Plan, StoreWriter, files, layout
 from losa.store.claims import ShardTask
@@ -114,14 +115,18 @@ class Extraction:
                 readable = torch.ones(len(decoded.pixels), dtype=torch.bool)
                 readable[[failure.position for failure in decoded.failures]] = False
                 readable[len(batch.samples) :] = False
-                planes = backbone(torch.from_numpy(decoded.pixels).to(self.inputs.compute.device))
+                with out_of_memory(backbone, plan.numerics.batch_size):
+                    pixels = torch.from_numpy(decoded.pixels).to(self.inputs.compute.device)
+                    planes = backbone(pixels)
                 count = len(batch.samples)
                 absmax = torch.stack([plane[:count].float().abs().amax((1, 2)) for plane in planes])
                 status = np.where(readable[:count].numpy(), OK_STATUS, 0)
                 self._check_finite(plan.spec.taps, absmax.cpu().numpy(), status, batch.samples)
                 calibrator.add(planes, readable)
-                if spool is not None:
-                    spool.keep((split, batch.first, batch.first + count), planes)
+                # What could not be read may be readable when it is written, and then is another.
+                if spool is not None and not decoded.failures:
+                    spool.keep(self._key(batch), planes)
+                del planes
                 done += len(batch.samples)
                 self._tell(done, rows, "calibrate")
         return calibrator.statistics()
@@ -207,14 +212,19 @@ class Extraction:
                     behind.reserve()
                     encoded = lane.stage.encode(planes)
                 behind.put(_Computed(batch, encoded))
+                del planes, encoded  # or they would be there during the next forward
                 self._tell(self._done, self._total)
 
     def _kept(self, spool: Spool | None, lane: _Lane, batch: RowBatch) -> list[Tensor] | None:
         """What calibration has computed of a batch, if that was kept and is all its taps."""
-        if spool is None or lane.backbone.spec.taps != self.plan.spec.taps:
+        is_other = lane.backbone.spec.taps != self.plan.spec.taps or batch.decoded.failures
+        if spool is None or is_other:
             return None
-        key = (batch.task.split, batch.first, batch.first + len(batch.samples))
-        return spool.take(key, self.inputs.compute.device)
+        return spool.take(self._key(batch), self.inputs.compute.device)
+
+    def _key(self, batch: RowBatch) -> tuple[str, int, int, int]:
+        stop = batch.first + len(batch.samples)
+        return batch.task.split, batch.first, stop, self.plan.numerics.batch_size
 
     @property
     def _total(self) -> int:
@@ -305,6 +315,10 @@ def report_extraction(
     }
     if computed:
         beside = path.with_name(f"{path.name}.extract.json")
-        record = {"config": config.model_dump(mode="json"), "result": result}
+        asked = config.model_dump(mode="json")
+        kind, colon, rest = config.dataset.partition(":")
+        if kind == "wds":
+            asked["dataset"] = kind + colon + without_secrets(rest)
+        record = {"config": asked, "result": result}
         files.write_atomic(beside, files.canonical_json(record), durable=durable)
     return result

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from losa.errors import InputError, ResourceError
+from losa.errors import InputError, ResourceError, UsageError
 from losa.extract.annotations import safe_path
+from losa.store import files
 
 TIMEOUT_S: Final = 60
 _CHUNK: Final = 1 << 20
@@ -56,8 +57,16 @@ def fetch_shards(pattern: str, urls: Sequence[str], cache: Path) -> list[Path]:
         InputError: a URL names no tar file.
         ResourceError: the network or the disk does not do its part.
     """
-    folder = cache / hashlib.sha256(pattern.encode()).hexdigest()
+    for url in urls:
+        if "@" in urllib.parse.urlsplit(url).netloc:
+            what = f"{nameless(url)} carries a user's name, which is not sent"
+            raise UsageError("--dataset", what, "use a URL that needs none, or fetch it yourself")
+    # Without what may be secret, which is another one tomorrow.
+    folder = cache / hashlib.sha256(nameless(pattern).encode()).hexdigest()
     places = {url: folder / _shard_name(url) for url in urls}
+    if len(set(places.values())) < len(set(urls)):
+        what = f"{nameless(pattern)} names shards of one name in several folders"
+        raise UsageError("--dataset", what, "give a pattern for each folder, joined by ::")
     missing = {url: place for url, place in places.items() if not place.exists()}
     if missing:
         log.info("%s: fetching %d of %d shards", nameless(pattern), len(missing), len(urls))
@@ -84,7 +93,7 @@ def _shard_name(url: str) -> str:
 def _fetch(url: str, place: Path) -> None:
     """One shard: into a file beside its place, and whole to its place."""
     # The process is in the name: two that fetch the same shard must not write into one file.
-    part = place.with_name(f"{place.name}.{os.getpid()}.part")
+    part = place.with_name(f"{place.name}.{files.owner_tag()}.part")
     todo = "check the URL and the network, and run the command again"
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, part.open("wb") as file:  # noqa: S310 -- http or https, as is_url says
@@ -101,6 +110,9 @@ def _fetch(url: str, place: Path) -> None:
         error.close()  # it is the answer, with a socket
         what = f"cannot be fetched (HTTP {error.code} {error.reason})"
         raise ResourceError(nameless(url), what, todo) from None
+    except http.client.InvalidURL:
+        # Its text quotes the URL, and what is secret in it.
+        raise ResourceError(nameless(url), "is no URL that can be fetched", todo) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(error, ResourceError):
             raise

@@ -52,6 +52,8 @@ def list_folder(root: Path, *, named: bool) -> Listing:
         if not named:
             _check_splits({parts[0] for parts in found}, root)
         _check_filled(root, {item.split for item in listed})
+    elif depth == _CLASSES and not named:
+        _check_classes({parts[0] for parts in found}, root)
     # The folder's name and not its path: a store must not depend on where its images lay.
     classes = () if depth == _FLAT else None
     return Listing(f"folder:{root.resolve().name}", root, root, listed, classes)
@@ -103,6 +105,14 @@ def _check_splits(tops: Collection[str], root: Path) -> None:
         f"rename the splits' folders ({', '.join(SPLIT_FOLDERS)}) or name them with --split; "
         "if they are classes, move their pictures up to class/picture.jpg",
     )
+
+
+def _check_classes(tops: Collection[str], root: Path) -> None:
+    """Folders of splits that hold pictures and no classes must not pass for classes."""
+    if all(top.lower() in SPLIT_FOLDERS for top in tops):
+        shown = ", ".join(repr(top) for top in sorted(tops))
+        todo = "lay them out as split/class/picture.jpg, or list them in a csv: with path,split"
+        raise InputError(root, f"reads as class/file, but {shown} are names of splits", todo)
 
 
 def _check_filled(root: Path, filled: Collection[str | None]) -> None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _MARKS: Final = ("dataset_dict.json", "state.json")
 """Files by which a folder of ``save_to_disk`` is known."""
 
+_NO_SCRIPTS_SINCE: Final = 4
+"""Major version of the library from which on it runs no code of a data set."""
+
 log = logging.getLogger(__name__)
 
 
@@ -58,16 +61,13 @@ def list_rows(text: str, splits: tuple[str, ...] | None) -> Listing:
     classes: set[tuple[str, ...] | None] = set()
     for split, table in found.items():
         safe = None if split is None else safe_split(split, source, "the data set")
-        if splits is not None and safe is not None and safe not in splits:
-            continue
         labels = _labels(table, source)
         classes.add(labels.names)
         rows = _Rows(table, safe, labels, source)
+        # Of every split: a class's number must not depend on which splits were asked for.
         lines += rows.lines()
-        pieces.update(rows.pieces(folder))
-    if not lines:
-        have = ", ".join(safe_split(str(split), source, "the data set") for split in found)
-        raise UsageError("--split", f"{name} has no split {splits}", f"use one of {have}")
+        if splits is None or safe is None or safe in splits:
+            pieces.update(rows.pieces(folder))
     if len(classes) > 1:
         raise InputError(source, "its splits have different class names", "save it with one list")
     return Listing(name, source, source, lines, classes.pop(), pieces)
@@ -135,7 +135,12 @@ class _Rows:
         if cell.size is not None:
             return Media(cell.file, cell.offset, cell.size)
         name = cell.name or ""
+        if not name:
+            return Media(cell.file, 0, 0)  # nothing: whoever decodes it says so
         if Path(name).is_absolute() and "::" not in name:
+            if folder is not None and not Path(name).resolve().is_relative_to(folder.resolve()):
+                what = f"{where}: image {name!r} lies outside of the folder"
+                raise InputError(self._source, what, "save the data set with its images")
             return Media(Path(name))
         if folder is None:
             what = f"{where}: image {name!r} is neither stored nor a file of this machine"
@@ -150,6 +155,10 @@ def _library() -> Any:
     except ImportError:
         what = "hf: needs the library datasets, which is not installed"
         raise UsageError("--dataset", what, "pip install 'losa[hub]'") from None
+    major = datasets.__version__.partition(".")[0]
+    if not major.isdecimal() or int(major) < _NO_SCRIPTS_SINCE:
+        what = f"datasets {datasets.__version__} may run scripts of data sets"
+        raise UsageError("--dataset", what, "pip install 'losa[hub]'")
     return datasets
 
 

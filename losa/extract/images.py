@@ -166,6 +166,8 @@ def _decoded(file: _Bytes, path: Path) -> Image.Image:
 def _piece(whole: _Bytes, media: Media) -> _Bytes:
     """A part of a file, as a file of its own."""
     assert media.size is not None
+    if media.size == 0:
+        raise ImageError(media.path, ImageStatus.CORRUPT, "is empty")
     data = os.pread(whole.fileno(), media.size, media.offset)
     if len(data) < media.size:
         raise ImageError(media.path, ImageStatus.CORRUPT, "ends before the image does")

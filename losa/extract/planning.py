@@ -44,15 +44,16 @@ class Inputs:
     opened_ns: int = field(default_factory=time.time_ns)
 
 
-def gather_inputs(config: ExtractConfig) -> Inputs:
-    """List the data set and build the backbone.
+def gather_inputs(config: ExtractConfig, *, is_written: bool = True) -> Inputs:
+    """List the data set and build the backbone; first, if a store is written, look for its room.
 
     Raises:
         LosaError: one of them is not what the configuration says.
     """
     compute = resolve_compute(config.device, config.amp_dtype)
     dataset = load_dataset(config.dataset, config.data_dir, splits=config.split, seed=config.seed)
-    preflight(config, dataset)
+    if is_written:
+        preflight(config, dataset)
     return Inputs(config, dataset, asked_backbone(config, compute), compute)
 
 

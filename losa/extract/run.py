@@ -27,7 +27,7 @@ from losa.store import Plan, create_store, files, layout
 from losa.store.extending import finish_extension
 from losa.store.plan import check_same_identity
 from losa.store.reader import check_format
-from losa.store.space import check_space
+from losa.store.space import bytes_needed, check_space
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def extract(
     wanted = wanted_plan(inputs)
     with set_aside(config.store, wanted.digest, active=config.overwrite):
         wait_for_first(config.store, place)
-        with Spool(config.store) as spool:
+        with Spool(config.store, bytes_needed(wanted)) as spool:
             plan = _begin_or_join(inputs, wanted, progress, spool)
             extraction = Extraction(inputs, config.store, plan, progress)
             with StopRequest() as stop:

@@ -71,8 +71,9 @@ def arranged(listing: Listing, seed: int) -> Dataset:
     if not lines:
         raise InputError(listing.source, "lists no samples", "name a data set with images")
     _check_alike(lines, listing.source)
-    if not listing.pieces:
-        # The keys of pieces name no files: their readers make them unique.
+    if listing.pieces:
+        _check_unique(lines, listing.source)
+    else:
         check_keys((item.path for item in lines), lambda at: lines[at].where, listing.source)
     classes = listing.classes
     if classes is None:
@@ -87,6 +88,21 @@ def arranged(listing: Listing, seed: int) -> Dataset:
         order = sorted(splits, key=lambda split: (_rank(split), split))
         parts = {split: tuple(splits[split]) for split in order}
     return Dataset(listing.name, listing.root, parts, classes, listing.pieces)
+
+
+def _check_unique(lines: Sequence[Listed], source: Path) -> None:
+    """Pieces name no files, which a system may take for the same: their names need but differ.
+
+    Raises:
+        InputError: two samples have one key, or one path.
+    """
+    for names in ([item.key or item.path for item in lines], [item.path for item in lines]):
+        seen: dict[str, Listed] = {}
+        for name, item in zip(names, lines, strict=True):
+            other = seen.setdefault(name, item)
+            if other is not item:
+                what = f"{other.where} and {item.where} are both called {name!r}"
+                raise InputError(source, what, "rename a shard or a split")
 
 
 def class_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -28,8 +28,8 @@ FREE_SHARE: Final = 4
 """What is kept takes at most one part in so many of the free space."""
 
 log = logging.getLogger(__name__)
-Batch = tuple[str, int, int]
-"""A batch of a store: its split, its first row and the row after its last."""
+Batch = tuple[str, int, int, int]
+"""A batch of a store: its split, its first row, the row after its last, and its padded size."""
 
 
 class Spool:
@@ -37,10 +37,12 @@ class Spool:
 
     Args:
         place: the store.
+        needed: bytes that the store itself still needs there.
     """
 
-    def __init__(self, place: Path) -> None:
-        self._most = min(MOST_BYTES, free_bytes(place) // FREE_SHARE)
+    def __init__(self, place: Path, needed: int = 0) -> None:
+        free = free_bytes(place)
+        self._most = min(MOST_BYTES, free // FREE_SHARE, free - needed)
         self._folder = existing_place(place.parent)
         self._file: IO[bytes] | None = None
         self._size = 0
@@ -49,7 +51,8 @@ class Spool:
     def __enter__(self) -> Spool:
         # A place that cannot be written is the concern of whoever creates the store there.
         with suppress(OSError):
-            self._file = tempfile.TemporaryFile(prefix=".losa-spool-", dir=self._folder)
+            where = self._folder
+            self._file = tempfile.TemporaryFile(buffering=0, prefix=".losa-spool-", dir=where)
         return self
 
     def __exit__(
@@ -69,9 +72,10 @@ class Spool:
         try:
             for plane in planes:
                 kept.append((self._size, plane.shape, plane.dtype))
-                self._file.write(_bytes_of(plane.contiguous().cpu()))
-                self._size += plane.nbytes
-            self._file.flush()
+                data = _bytes_of(plane.contiguous().cpu())
+                self._size += len(data)
+                while data:
+                    data = data[self._file.write(data) :]
         except OSError as error:
             log.debug("planes of calibration are not kept: %s", error)
             self.__exit__(None, None, None)
@@ -87,7 +91,10 @@ class Spool:
         for offset, shape, dtype in places:
             plane = torch.empty(shape, dtype=dtype)
             data = _bytes_of(plane)
-            if os.preadv(self._file.fileno(), [data], offset) < len(data):
+            try:
+                if os.preadv(self._file.fileno(), [data], offset) < len(data):
+                    return None
+            except OSError:
                 return None
             planes.append(plane.to(device))
         return planes

@@ -44,9 +44,19 @@ def list_known(name: str, data_dir: Path) -> Listing:
         raise UsageError("--dataset", f"{name!r} is no known data set", f"{todo}see losa datasets")
     for folder in known.folders:
         if path_kind(data_dir / folder) == "folder":
-            return replace(known.read(data_dir / folder), name=name)
+            return replace(_read(name, known, data_dir / folder), name=name)
     todo = f"unpack {name} there ({known.layout}), or name its folder with --data-dir"
     raise InputError(data_dir / known.folders[0], "is missing", todo)
+
+
+def _read(name: str, known: TorchSet, root: Path) -> Listing:
+    try:
+        return known.read(root)
+    except InputError:
+        raise
+    except (ValueError, LookupError, csv.Error) as error:
+        what = f"is not laid out as {name} is ({' '.join(str(error).split())})"
+        raise InputError(root, what, "fetch and unpack it again") from None
 
 
 def _folders(root: Path) -> Listing:

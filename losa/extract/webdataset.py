@@ -80,7 +80,8 @@ def find_shards(text: str, data_dir: Path) -> tuple[Shard, ...]:
     names = sorted(shards)
     found = tuple(Shard(shards[name], safe_path(name, shards[name], "--dataset")) for name in names)
     if len({shard.name for shard in found}) != len(paths):
-        raise UsageError("--dataset", f"{text!r} names a shard twice", "name every shard once")
+        what = f"{without_secrets(text)!r} names a shard twice"
+        raise UsageError("--dataset", what, "name every shard once")
     return found
 
 
@@ -105,9 +106,19 @@ def expand_braces(text: str) -> tuple[str, ...]:
         total *= len(choice)
     unclosed = any("{" in part or "}" in part for part in itertools.chain(*choices))
     if total > MAX_SHARDS or unclosed:
-        what = f"{text!r} is no pattern of at most {MAX_SHARDS} names"
+        what = f"{without_secrets(text)!r} is no pattern of at most {MAX_SHARDS} names"
         raise UsageError("--dataset", what, "write train-{000..009}.tar or {train,val}.tar")
     return tuple("".join(parts) for parts in itertools.product(*choices))
+
+
+def without_secrets(text: str) -> str:
+    """What was asked for, without users' names, passwords and queries of URLs.
+
+    Example:
+        >>> without_secrets("https://example.org/{0..9}.tar?token=x::more.tar")
+        'https://example.org/{0..9}.tar::more.tar'
+    """
+    return TOGETHER.join(nameless(part) if is_url(part) else part for part in text.split(TOGETHER))
 
 
 def _choices(inside: str) -> Sequence[str]:

@@ -158,6 +158,7 @@ class _Worker:
     """The parent's side of one process."""
 
     def __init__(self, context: SpawnContext, load: Load) -> None:
+        self._warm: set[str] = set()
         self._pipe, theirs = context.Pipe()
         # A daemon, so that even a parent that leaves the pool open ends it.
         self._process = context.Process(target=_serve, args=(theirs, load), daemon=True)
@@ -185,7 +186,10 @@ class _Worker:
         """
         self._send(items)
         for item in items:
-            answer = self._receive(seconds)
+            # What first imports an augmentation's library is not the image.
+            is_cold = bool(item.policy) and item.policy not in self._warm
+            answer = self._receive(max(seconds, _START_SECONDS) if is_cold else seconds)
+            self._warm.add(item.policy)
             if answer[0] == _BUG:
                 raise RuntimeError(f"in a decode worker:\n{answer[1:].decode()}")
             if answer[0] == ImageStatus.OK:

@@ -88,7 +88,7 @@ def scout(request: ScoutRequest, *, progress: Told) -> dict[str, Any]:
         raise UsageError("--samples", what, "2000 is usual")
     _make_folder(request.out)
     config = request.config.model_copy(update={"taps": "all", "tokens": "all"})
-    inputs = gather_inputs(config)
+    inputs = gather_inputs(config, is_written=False)
     chosen = scouted_samples(inputs.dataset, request.samples, config.seed)
     needed = summary_bytes(inputs.backbone, len(chosen.samples))
     kernels = 8 * inputs.backbone.depth * len(chosen.samples) ** 2

@@ -130,10 +130,14 @@ def settle(temporary: Path, path: Path, *, durable: bool, may_replace: Callable[
 
 
 def sync_tree(root: Path) -> None:
-    """Make every file and every name below ``root`` survive a power cut."""
+    """Make every file and every name below ``root`` survive a power cut.
+
+    What another process removes meanwhile need not.
+    """
     for folder, _, names in os.walk(root, topdown=False):
         for name in names:
-            system.current.sync_file(Path(folder) / name)
+            with suppress(FileNotFoundError):
+                system.current.sync_file(Path(folder) / name)
         system.current.sync_folder(Path(folder))
 
 

@@ -307,11 +307,14 @@ class StoreWriter:
         if self.is_sealed:
             return False
         self._claims.check_store()
+        commit = self.path / layout.commit_object(task.split, task.shard)
+        if commit.exists():  # by another process, since the missing ones were listed
+            return False
         if not self.durable:
             note_unsynced(self.path)
         if not self._claims.take(task):
             return False
-        if (self.path / layout.commit_object(task.split, task.shard)).exists():
+        if commit.exists():
             self._claims.release(task)
             return False
         return True

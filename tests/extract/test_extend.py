@@ -286,7 +286,8 @@ def test_an_interrupted_extension_leaves_the_old_store_and_goes_on_with_the_same
     assert tree(store) == before
     assert verify_store(store) == []
     left = 27 if moment[0] < 8 else 2
-    assert extract(config)["computed_rows"] >= left - 4
+    # The thread that writes may be two batches ahead of what was told last.
+    assert extract(config)["computed_rows"] >= left - 8
     assert tree(store) == tree(large)
 
 

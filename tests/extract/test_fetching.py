@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from losa.errors import InputError, ResourceError
+from losa.errors import InputError, ResourceError, UsageError
 from losa.extract.datasets import load_dataset
 from losa.extract.fetching import fetch_shards
 from tests.extract.shards import labelled_shard
@@ -117,3 +117,18 @@ def test_secrets_of_a_url_are_in_no_name(server: Server, tmp_path: Path) -> None
 def test_a_url_that_names_no_tar_file_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match="is not the name of an uncompressed tar file"):
         fetch_shards("x", [f"http://127.0.0.1/{name}"], tmp_path)
+
+
+def test_a_users_name_in_a_url_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="carries a user's name") as caught:
+        fetch_shards("x", ["https://me:s3cret@example.org/a.tar"], tmp_path)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_shards_of_one_name_in_several_folders_are_refused_before_any_fetch(
+    server: Server, tmp_path: Path
+) -> None:
+    urls = [f"{server.url}/{folder}/0.tar" for folder in ("train", "val")]
+    with pytest.raises(UsageError, match="one name in several folders"):
+        fetch_shards("x", urls, tmp_path)
+    assert server.asked == []

@@ -47,3 +47,9 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     ignored: list[str] = []
     assert list(images_below(tmp_path, ignored)) == ["a/1.png"]
     assert sorted(ignored) == [".y.png", "x.txt"]
+
+
+def test_folders_of_splits_without_classes_do_not_pass_for_classes(tmp_path: Path) -> None:
+    touch(tmp_path, "train/a.png", "val/b.png")
+    with pytest.raises(InputError, match="'train', 'val' are names of splits"):
+        list_folder(tmp_path, named=False)

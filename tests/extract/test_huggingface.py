@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from losa.errors import InputError, UsageError
+from losa.extract import huggingface
+from losa.extract.arrow import ImageCell
 from losa.extract.datasets import load_dataset
+from losa.extract.images import ImageError, open_rgb
 from losa.features import Sample
 from tests.extract.shards import png
 
@@ -111,7 +114,6 @@ def test_splits_can_be_asked_for(tmp_path: Path) -> None:
     [
         ({"label": [0]}, "has no images"),
         ({"image": [None], "label": [0.5]}, "column label holds .*float64.*, which is no label"),
-        ({"image": [None], "other": [None]}, "names no image|is empty|path ''"),
         ({"image": [None], "label": ["a"], "labels": ["b"]}, "several columns of labels"),
     ],
 )
@@ -124,6 +126,40 @@ def test_a_table_without_one_image_a_row_is_refused(
     folder = saved(table, tmp_path / "set")
     with pytest.raises(InputError, match=what):
         load_dataset(f"hf:{folder}", Path("data"))
+
+
+def test_a_row_without_an_image_is_left_to_the_decoder(tmp_path: Path) -> None:
+    table = datasets.Dataset.from_dict({"image": [None]}).cast_column("image", datasets.Image())
+    folder = saved(table, tmp_path / "set")
+    dataset = load_dataset(f"hf:{folder}", Path("data"))
+    (sample,) = dataset.splits["train"]
+    with pytest.raises(ImageError, match="is empty"):
+        open_rgb(dataset.media(sample))
+
+
+def test_splits_of_one_name_are_refused(tmp_path: Path) -> None:
+    both = datasets.DatasetDict({"val": rows(2), "validation": rows(3)})
+    folder = saved(both, tmp_path / "set")
+    with pytest.raises(InputError, match="are both called 'val/00000000'"):
+        load_dataset(f"hf:{folder}", Path("data"))
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../private.jpg"])
+def test_an_image_outside_of_a_saved_folder_is_refused(tmp_path: Path, name: str) -> None:
+    source = tmp_path / "set"
+    found = huggingface._Rows(rows(1), None, huggingface._Labels(), source)
+    with pytest.raises(InputError, match=r"outside of|below the folder"):
+        found._media(ImageCell(source / "a.arrow", 0, None, name), source, "row 0")
+
+
+def test_a_class_has_the_same_number_whichever_splits_are_asked_for(tmp_path: Path) -> None:
+    parts = {
+        name: rows(2).remove_columns("label").add_column("label", labels)
+        for name, labels in (("train", ["x", "y"]), ("test", ["z", "y"]))
+    }
+    folder = saved(datasets.DatasetDict(parts), tmp_path / "set")
+    some = load_dataset(f"hf:{folder}", Path("data"), splits=("test",))
+    assert some.classes == load_dataset(f"hf:{folder}", Path("data")).classes == ("x", "y", "z")
 
 
 def test_a_state_that_names_a_file_elsewhere_is_refused(tmp_path: Path) -> None:

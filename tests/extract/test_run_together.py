@@ -39,12 +39,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_killed_process_is_replaced_by_the_others(folder: Path) -> None:
     store = folder / "killed.zarr"
-    first, second = (
-        start(folder, "extract", *TINY, "--store", store.name, RANK=number, WORLD_SIZE=2)
-        for number in range(2)
-    )
+    words = ("extract", *TINY, "--store", store.name)
+    first = start(folder, *words, RANK=0, WORLD_SIZE=2)
+    wait_until(lambda: committed(store) > 0, first)
+    first.send_signal(signal.SIGSTOP)  # or it would be done before the second has begun
+    second = start(folder, *words, RANK=1, WORLD_SIZE=2)
     wait_until(lambda: claimed(store, second.pid), first, second)
     second.send_signal(signal.SIGKILL)
+    first.send_signal(signal.SIGCONT)
     assert finish(second, -signal.SIGKILL)[0] == ""
     out, err = finish(first)
     assert json.loads(out)["splits"]["train"] == {"rows": 72, "ok": 72, "shards": 18}

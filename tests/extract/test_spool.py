@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from losa.extract import spool as spool_module
-from losa.extract.planning import gather_inputs
+from losa.extract.extraction import Extraction
+from losa.extract.planning import calibrated, gather_inputs, wanted_plan
 from losa.extract.run import extract
 from losa.extract.spool import Spool
 from losa.extract.vit import ViTBackbone
+from losa.store import create_store
 from tests.extract.picture_folder import picture_folder, tiny_config
 from tests.store.build import tree
 
@@ -24,24 +27,24 @@ def test_planes_come_back_bit_by_bit_and_once(tmp_path: Path, dtype: torch.dtype
     batches = [[torch.randn(4, 3, 5).to(dtype) for _ in range(2)] for _ in range(3)]
     with Spool(tmp_path / "s.zarr") as spool:
         for number, planes in enumerate(batches):
-            spool.keep(("train", 4 * number, 4 * number + 4), planes)
+            spool.keep(("train", 4 * number, 4 * number + 4, 4), planes)
         for number in (2, 0, 1):
-            key = ("train", 4 * number, 4 * number + 4)
+            key = ("train", 4 * number, 4 * number + 4, 4)
             found = spool.take(key, CPU)
             assert found is not None
             assert all(map(torch.equal, found, batches[number]))
             assert spool.take(key, CPU) is None
-        assert spool.take(("val", 0, 4), CPU) is None
+        assert spool.take(("val", 0, 4, 4), CPU) is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_does_not_fit_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool_module, "MOST_BYTES", 100)
     with Spool(tmp_path / "s.zarr") as spool:
-        spool.keep(("train", 0, 1), [torch.zeros(1, 4, 5)])
-        spool.keep(("train", 1, 2), [torch.zeros(1, 4, 5)])
-        assert spool.take(("train", 1, 2), CPU) is None
-        assert spool.take(("train", 0, 1), CPU) is not None
+        spool.keep(("train", 0, 1, 1), [torch.zeros(1, 4, 5)])
+        spool.keep(("train", 1, 2, 1), [torch.zeros(1, 4, 5)])
+        assert spool.take(("train", 1, 2, 1), CPU) is None
+        assert spool.take(("train", 0, 1, 1), CPU) is not None
 
 
 def test_a_place_that_cannot_be_written_keeps_nothing(
@@ -52,8 +55,8 @@ def test_a_place_that_cannot_be_written_keeps_nothing(
 
     monkeypatch.setattr("losa.extract.spool.tempfile.TemporaryFile", refuse)
     with Spool(tmp_path / "s.zarr") as spool:
-        spool.keep(("train", 0, 1), [torch.zeros(1, 4, 5)])
-        assert spool.take(("train", 0, 1), CPU) is None
+        spool.keep(("train", 0, 1, 1), [torch.zeros(1, 4, 5)])
+        assert spool.take(("train", 0, 1, 1), CPU) is None
 
 
 @pytest.mark.parametrize("store_dtype", ["float16", "int8"])
@@ -79,3 +82,24 @@ def test_no_image_is_forwarded_twice_and_the_store_is_the_same(
     extract(config.model_copy(update={"store": tmp_path / "again.zarr"}))
     assert len(forwarded) == rows + 2  # of calibration's eight rows
     assert tree(tmp_path / "kept.zarr") == tree(tmp_path / "again.zarr")
+
+
+def test_what_could_not_be_read_before_is_computed_when_it_is_written(tmp_path: Path) -> None:
+    data = picture_folder(tmp_path / "d", {"train": 4})
+    config = tiny_config(data, tmp_path / "s.zarr", on_error="skip", calibration_rows=512)
+    extract(config.model_copy(update={"store": tmp_path / "clean.zarr"}))
+    lost = data / "train/red/000.png"
+    inputs = gather_inputs(config)
+    plan, content, times = wanted_plan(inputs), lost.read_bytes(), lost.stat()
+    with Spool(config.store) as spool:
+        lost.write_bytes(b"")
+        os.utime(lost, ns=(times.st_atime_ns, times.st_mtime_ns))
+        statistics = Extraction(inputs, config.store, plan).calibrate(spool)
+        lost.write_bytes(content)
+        os.utime(lost, ns=(times.st_atime_ns, times.st_mtime_ns))
+        plan = calibrated(plan, statistics)
+        arrays = statistics.arrays("float16")
+        create_store(config.store, plan, inputs.dataset.splits, arrays, durable=False)
+        Extraction(inputs, config.store, plan).write(spool=spool)
+    tokens = "train/tokens"
+    assert tree(config.store / tokens) == tree(tmp_path / "clean.zarr" / tokens)

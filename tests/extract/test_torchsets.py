@@ -195,3 +195,17 @@ def test_a_list_that_climbs_is_refused(tmp_path: Path) -> None:
     write(tmp_path, {"dtd/dtd/labels/train1.txt": "../../x.jpg\n"})
     with pytest.raises(InputError, match=r"train1.txt line 1: path 'images/../../x.jpg'"):
         load_dataset("dtd", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("celeba", {"list_attr_celeba.txt": "1", "list_eval_partition.txt": "one"}),
+        ("gtsrb", {"GTSRB/Training/readme.png": "", "GT-final_test.csv": "Filename;ClassId"}),
+    ],
+)
+def test_a_damaged_listing_is_one_line(tmp_path: Path, name: str, files: dict[str, str]) -> None:
+    folder = SETS[name].folders[0]
+    write(tmp_path / folder, files)
+    with pytest.raises(InputError, match=f"is not laid out as {name} is"):
+        load_dataset(name, tmp_path)

@@ -90,3 +90,10 @@ def test_the_verb_prints_the_advice_and_one_json_line(
     assert found.code == 0, found.err
     assert f"keep {found.value['advice']['flag']}:" in found.err
     assert "mixing all tokens, as LoSA does, sees more" in found.err
+
+
+def test_a_disk_that_could_not_hold_the_store_does_not_stop_a_scout(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("losa.store.space.free_bytes", lambda _: 1)
+    assert scouted(pictures, tmp_path)["rows"] > 0
