@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from losa.config import ExtractConfig
-from losa.errors import InputError, LockedError
+from losa.errors import InputError, LockedError, StoppedError
 from losa.extract.backbones import Backbone
 from losa.extract.behind import Behind
 from losa.extract.calibrate import Calibrator, Statistics, stored_quantiser
@@ -154,7 +154,11 @@ class Extraction:
             self._recount(writer)
             is_missing = True
             while is_missing:
-                self._fill(writer, share, spool)
+                try:
+                    self._fill(writer, share, spool)
+                except StoppedError:
+                    # Only now do the rows count: what was queued has been written or dropped.
+                    raise share.stopped(writer) from None
                 # Not before: what this process still has in its hands, others may wait for.
                 is_missing = share.wait(writer, lambda: self._recount(writer))
             self._recount(writer)

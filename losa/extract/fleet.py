@@ -213,7 +213,7 @@ class Share:
             self._began = self._clock()
             return self._stop.is_set
         if self._stop.is_set and not self._is_in_time(task, row):
-            raise self._stopped(writer)
+            raise self.stopped(writer)
         return False
 
     def wait(self, writer: StoreWriter, look: Callable[[], None] = lambda: None) -> bool:
@@ -225,7 +225,7 @@ class Share:
 
         def check() -> None:
             if self._stop.is_set:
-                raise self._stopped(writer)
+                raise self.stopped(writer)
             look()
 
         is_missing = writer.wait_for_others(check)
@@ -237,7 +237,8 @@ class Share:
         pace = (self._clock() - self._began) / (row - task.first)
         return pace * (task.stop - row) <= self._grace_seconds - self._stop.waited_seconds
 
-    def _stopped(self, writer: StoreWriter) -> StoppedError:
+    def stopped(self, writer: StoreWriter) -> StoppedError:
+        """What a process that was asked to end says: who asked, and how far the store is."""
         missing = sum(task.rows for task in writer.tasks())
         total = sum(split.rows for split in writer.plan.splits.values())
         how = "interrupted" if self._stop.is_interrupt else f"told to end ({self._stop.name})"

@@ -11,12 +11,15 @@ import pytest
 import torch
 
 from losa.config import ExtractConfig
-from losa.errors import ResourceError
+from losa.errors import ResourceError, StoppedError
 from losa.extract.extraction import ExtractEvent
+from losa.extract.fleet import Share
 from losa.extract.run import extract
 from losa.extract.staging import USUAL_DEPTH
 from losa.extract.vit import ViTBackbone
-from losa.store import layout, open_store
+from losa.interrupt import StopRequest
+from losa.store import StoreWriter, layout, open_store
+from losa.store.claims import ShardTask
 from losa.store.shardwriter import ShardWriter
 from tests.extract.picture_folder import picture_folder, tiny_config
 from tests.store.build import tree
@@ -145,6 +148,34 @@ def test_ctrl_c_while_computing_drops_the_shard_and_what_is_queued(
     whole = tmp_path / "whole.zarr"
     extract(config.model_copy(update={"store": whole}))
     assert tree(path) == tree(whole)
+
+
+def test_the_words_on_leaving_count_a_shard_that_is_committed_meanwhile(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaving, asked, writes = threading.Event(), threading.Event(), [0]
+
+    class Leaving(Share):
+        def ends_before(self, writer: StoreWriter, task: ShardTask, row: int) -> bool:
+            if (task.shard, row) == (1, 6):
+                asked.set()
+            try:
+                return super().ends_before(writer, task, row)
+            finally:
+                if asked.is_set():
+                    leaving.set()
+
+    def wait(*_: Any) -> None:
+        writes[0] += 1
+        if writes[0] == 2:  # the last batch of the first shard
+            assert leaving.wait(60)
+
+    monkeypatch.setattr(StopRequest, "is_set", property(lambda _: asked.is_set()))
+    monkeypatch.setattr("losa.extract.run.Share", Leaving)
+    spied(monkeypatch, ShardWriter, "write", wait)
+    config = tiny_config(pictures, tmp_path / "s.zarr", batch_size=2, grace=0.0, split=("train",))
+    with pytest.raises(StoppedError, match="with 4 of 21 rows done"):
+        extract(config)
 
 
 def check_dropped(path: Path, *, committed: int | None) -> None:
