@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-DATA ?= digits
+DATA ?= mnist
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,bench,dev]'
 	touch $(INSTALLED)
 
-demo: setup  ## Run the main job on real images (DATA=digits, textile, or a folder of yours)
+demo: setup  ## Run the main job on real images (DATA=mnist, textile, or a folder of yours)
 	$(BIN)/python -m demo --data '$(DATA)'
 
 test: setup  ## Run the tests (under 10 minutes on two cores)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
+from benchmarks.record import commit
 from losa.errors import UsageError
 
 BENCHMARKS = {
@@ -14,6 +15,8 @@ BENCHMARKS = {
     "extraction": "M4: an extraction against its bare forward; growth of its memory",
     "gpu_extract": "M12: on CUDA, an extraction against its bare bfloat16 forward",
     "planning": "how far losa plan --probe is from the wall time of the real extraction",
+    "step": "M13: a training step of the side network against the plain module and the floor",
+    "gpu_adapt": "M12: on CUDA, a step and an epoch of adapt against their slowest part",
     "memory": "M7: growth of anonymous memory for ten times the data",
     "opening": "M8: open and first shuffled batch; resume in the middle of an epoch",
     "mixing": "M11: distinct classes in a batch of class-sorted data against i.i.d. draws",
@@ -23,6 +26,8 @@ BENCHMARKS = {
     "scouting": "accuracy and bytes of the taps that a scout advises, against all taps",
     "ablation": "which of the open points of the side network matter",
     "tasks": "accuracy of every adaptor on the offline tasks, chosen on val, over seeds",
+    "online": "accuracy of tuning the backbone itself on the tasks: full, LoRA, BitFit, VPT",
+    "epochs": "M5: a cached epoch against live LoSA, LoRA and full fine-tuning epochs",
 }
 
 
@@ -36,6 +41,8 @@ def main(argv: list[str]) -> int:
         error = UsageError("NAME", f"{argv[0]!r} is unknown", f"use one of {', '.join(BENCHMARKS)}")
         print(f"losa: error: {error}", file=sys.stderr)
         return error.exit_code
+    # Asked before the code of the benchmark is loaded: what is measured is what stands here now.
+    commit()
     code: int = import_module(f"benchmarks.{argv[0]}").main(argv[1:])
     return code
 

@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.record import note, publish
-from benchmarks.tasks import DATA, extracted, named
-from demo.assets import CACHE
-from demo.command import CommandFailedError
+from benchmarks.tasks import DATA, add_places, extracted, named, train_or_find
+from demo.command import program
 from losa.config import AdaptConfig
-from losa.errors import LosaError
 
 VARIANTS: Final[Mapping[str, dict[str, Any]]] = {
     "default": {},
@@ -41,29 +38,23 @@ VARIANTS: Final[Mapping[str, dict[str, Any]]] = {
 """One switch each; the first is what the others are compared with."""
 
 
+@program
 def main(argv: list[str]) -> int:
     """Train every variant, print a table, and publish ``results/ablation.json``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks ablation")
-    parser.add_argument("--tasks", default="location,digits")
+    parser.add_argument("--tasks", default="location,mnist")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--img-size", type=int, default=112, help="a multiple of 14")
     parser.add_argument("--taps", default="every:3")
-    parser.add_argument("--out", type=Path, default=Path("runs/tasks"))
-    parser.add_argument("--cache", type=Path, default=CACHE)
+    add_places(parser)
     options = parser.parse_args(argv)
     options.epochs = AdaptConfig().epochs
     results = []
-    try:
-        for task in named(options.tasks, tuple(DATA), "--tasks"):
-            store = extracted(task, options).store
-            for name, changes in VARIANTS.items():
-                results.append(measure(task, store, name, changes, options))
-                note(line(results[-1]))
-    except LosaError as error:
-        print(f"losa: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except CommandFailedError as error:
-        return error.exit_code
+    for task in named(options.tasks, tuple(DATA), "--tasks"):
+        store = extracted(task, options).store
+        for name, changes in VARIANTS.items():
+            results.append(measure(task, store, name, changes, options))
+            note(line(results[-1]))
     publish("ablation", argv, {"seeds": options.seeds, "results": results})
     return 0
 
@@ -72,14 +63,12 @@ def measure(
     task: str, store: Path, name: str, changes: dict[str, Any], options: argparse.Namespace
 ) -> dict[str, Any]:
     """Mean val and test top-1 of one variant over the seeds."""
-    from losa.adapt.train import adapt
-
-    reports = []
+    found = []
     for seed in range(options.seeds):
         out = options.out / f"ablation-{task}-{name.replace(': ', '-')}-seed{seed}"
-        reports.append(
-            adapt(AdaptConfig(store=store, out=out, seed=seed, overwrite=True, **changes))
-        )
+        config = AdaptConfig(store=store, out=out, seed=seed, overwrite=options.fresh, **changes)
+        found.append(train_or_find(config))
+    reports = [report for report, _ in found]
     metrics = [report.metrics for report in reports]
     return {
         "task": task,
@@ -89,6 +78,7 @@ def measure(
         "test_top1": statistics.fmean(item["test"]["top1"] for item in metrics),
         "trainable": reports[0].parameters["trainable"],
         "seconds": statistics.fmean(report.timing["seconds"] for report in reports),
+        "commits": sorted({commit for _, commit in found}),
     }
 
 

@@ -31,12 +31,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from benchmarks.record import note, publish
-from benchmarks.tasks import GRIDS, Bench, Result, line
+from benchmarks.suite import Result, line
+from benchmarks.tasks import GRIDS, Bench
 from demo.__main__ import prepare
 from demo.assets import CACHE, TEXTILE, fetch
-from demo.command import CommandFailedError, losa
+from demo.command import losa, program
 from demo.textile import COUNTS, split_tree, textile
-from losa.errors import LosaError, UsageError
+from losa.errors import UsageError
 from losa.features import StoreDtype
 
 if TYPE_CHECKING:
@@ -88,26 +89,21 @@ class NoiseSums:
         return Noise(tap, *(round(float(value), 2) for value in decibels))
 
 
+@program
 def main(argv: list[str]) -> int:
     """Measure; returns the exit code."""
     options = options_of(argv)
-    try:
-        if options.images < FEWEST_IMAGES or options.seeds < 1:
-            todo = f"use {FEWEST_IMAGES} images and 1 seed or more"
-            raise UsageError("--images, --seeds", "are too few", todo)
-        stores = extracted(options)
-        noise = noise_of(stores["float32"], stores["int8"], options.split)
-        results = {
-            dtype: _bench(dtype, stores[dtype], options).measure(
-                "losa", GRIDS["default"], options.seeds
-            )
-            for dtype in ("float16", "int8")
-        }
-    except LosaError as error:
-        print(f"losa: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except CommandFailedError as error:
-        return error.exit_code
+    if options.images < FEWEST_IMAGES or options.seeds < 1:
+        todo = f"use {FEWEST_IMAGES} images and 1 seed or more"
+        raise UsageError("--images, --seeds", "are too few", todo)
+    stores = extracted(options)
+    noise = noise_of(stores["float32"], stores["int8"], options.split)
+    results = {
+        dtype: _bench(dtype, stores[dtype], options).measure(
+            "losa", GRIDS["default"], options.seeds
+        )
+        for dtype in ("float16", "int8")
+    }
     found = summary({dtype: tree_bytes(path) for dtype, path in stores.items()}, noise, results)
     note("\n".join([*map(line, results.values()), *map(str, noise)]))
     details = {name: getattr(options, name) for name in ("images", "img_size", "taps", "epochs")}

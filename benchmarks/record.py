@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ def machine() -> str:
     return f"{len(os.sched_getaffinity(0))} cores of {model}"
 
 
+@cache
 def commit() -> str:
-    """The commit measured, marked when the tree differs from it."""
+    """The commit measured, marked when the tree differs from it: what it was when first asked."""
     try:
         head = _git("rev-parse", "--short=12", "HEAD")
         changed = _git("status", "--porcelain", "--untracked-files=no")
@@ -58,6 +60,12 @@ def publish(name: str, argv: list[str], result: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
     print(json.dumps(document))
+
+
+def attach(name: str, content: bytes) -> None:
+    """Write ``results/NAME``, what belongs to a document but is not JSON."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / name).write_bytes(content)
 
 
 def note(text: str) -> None:

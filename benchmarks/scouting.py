@@ -27,12 +27,11 @@ from typing import Any, Final
 
 from benchmarks.record import note, publish
 from benchmarks.rounds import outcome
-from benchmarks.tasks import DATA, extracted, named
+from benchmarks.suite import standard_error
+from benchmarks.tasks import DATA, add_places, extracted, named, train_or_find
 from demo.__main__ import prepare
-from demo.assets import CACHE
-from demo.command import CommandFailedError, losa
+from demo.command import losa, program
 from losa.config import AdaptConfig
-from losa.errors import LosaError
 
 MOST_BEHIND: Final = 0.005
 MOST_BYTES: Final = 0.4
@@ -40,11 +39,12 @@ MOST_BYTES: Final = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Test top-1 of one set of taps, by seed, and seconds of one training."""
+    """Test top-1 of one set of taps, by seed, seconds of one training, and the runs' commits."""
 
     taps: str
     by_seed: tuple[float, ...]
     seconds: float
+    commits: tuple[str, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -54,8 +54,7 @@ class Accuracy:
     @property
     def error(self) -> float | None:
         """Standard error of the mean; one seed has none."""
-        count = len(self.by_seed)
-        return statistics.stdev(self.by_seed) / count**0.5 if count > 1 else None
+        return standard_error(self.by_seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +78,16 @@ class Outcome:
         return {**asdict(self), "behind": round(self.behind, 6), "hits": hits}
 
 
+@program
 def main(argv: list[str]) -> int:
     """Scout, extract and train every task, print a table, and publish the document."""
     options = _options(argv)
     started = time.perf_counter()
     found, advice = [], {}
-    try:
-        for task in named(options.tasks, tuple(DATA), "--tasks"):
-            advice[task], seconds = scouted(task, options)
-            found.append(trained(task, advice[task], seconds, options))
-            note(line(found[-1]))
-    except LosaError as error:
-        print(f"losa: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except CommandFailedError as error:
-        return error.exit_code
+    for task in named(options.tasks, tuple(DATA), "--tasks"):
+        advice[task], seconds = scouted(task, options)
+        found.append(trained(task, advice[task], seconds, options))
+        note(line(found[-1]))
     note("\n".join(line(result) for result in found))
     details = {
         "img_size": options.img_size,
@@ -161,33 +155,35 @@ def _text(one: Accuracy) -> str:
 def _accuracy(
     task: str, store: Path, taps: str, seeds: Sequence[int], options: argparse.Namespace
 ) -> Accuracy:
-    """Train LoSA with some taps of a store at every seed; runs of earlier calls are replaced."""
-    from losa.adapt.train import adapt
-
-    reports = [
-        adapt(
+    """Train LoSA with some taps of a store at every seed."""
+    found = [
+        train_or_find(
             AdaptConfig(
                 store=store,
-                out=options.out / f"{task}-{taps.replace(',', '_')}-seed{seed}",
+                out=options.out / f"scouting-{task}-{taps.replace(',', '_')}-seed{seed}",
                 taps=taps,
                 epochs=options.epochs,
                 seed=seed,
-                overwrite=True,
+                overwrite=options.fresh,
             )
         )
         for seed in seeds
     ]
-    tests = tuple(float(report.metrics["test"]["top1"]) for report in reports)
-    return Accuracy(taps, tests, statistics.fmean(item.timing["seconds"] for item in reports))
+    reports = [report for report, _ in found]
+    return Accuracy(
+        taps,
+        tuple(float(report.metrics["test"]["top1"]) for report in reports),
+        statistics.fmean(report.timing["seconds"] for report in reports),
+        tuple(sorted({commit for _, commit in found})),
+    )
 
 
 def _options(argv: list[str]) -> argparse.Namespace:
     """Parse the flags."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks scouting")
-    parser.add_argument("--tasks", default="location,textile")
+    parser.add_argument("--tasks", default="location,orientation,count,textile")
     parser.add_argument("--seeds", type=int, default=3, help="training seeds, 1 or more")
     parser.add_argument("--epochs", type=int, default=20, help="of every run")
     parser.add_argument("--img-size", type=int, default=112, help="a multiple of 14")
-    parser.add_argument("--out", type=Path, default=Path("runs/scouting"))
-    parser.add_argument("--cache", type=Path, default=CACHE)
+    add_places(parser)
     return parser.parse_args(argv)

@@ -1,8 +1,11 @@
 """Rendered pictures of white sprites on black, whose class is one factor and all else is random.
 
 After dSprites: a sprite is a square, an ellipse or a heart of some size, turned and placed. In the
-``location`` task the class is its horizontal position, 16 classes of two positions each. A task is
-a function from a class and a generator to sprites, so that another is one function and one entry.
+``location`` task the class is its horizontal position, in ``orientation`` the turn of a heart (the
+one shape that no turn but the full one maps to itself), 16 classes of two steps each. After
+CLEVR-count, the class of ``count`` is how many sprites there are, 3 to 10, apart from each other.
+A task is a function from a class and a generator to sprites, so that another is one function and
+one entry.
 """
 
 from __future__ import annotations
@@ -22,7 +25,12 @@ from demo.tree import staged
 SIDE: Final = 64
 POSITIONS: Final = np.linspace(12.0, 52.0, 32)
 """Pixels from the left edge to a sprite's centre of mass, as dSprites' 32 steps."""
-COUNTS: Final = MappingProxyType({"train": 800, "val": 200, "test": 1000})
+TURNS: Final = np.linspace(0.0, 2 * np.pi, 32, endpoint=False)
+"""Radians of the 32 steps of a full turn."""
+FEWEST: Final = 3
+"""Sprites in a picture of the first class of ``count``."""
+COUNTS: Final = MappingProxyType({"train": 800, "val": 200, "test": 2000})
+SEED: Final = 0
 
 _OVERSAMPLING = 8
 _TURN = np.linspace(0.0, 2 * np.pi, 120, endpoint=False)
@@ -46,6 +54,17 @@ SHAPES: Final[Mapping[str, NDArray[np.float64]]] = MappingProxyType(
     }
 )
 """Outlines about their centres of mass; ``size`` scales them to pixels."""
+
+_REACH: Final[Mapping[str, float]] = MappingProxyType(
+    {name: float(np.hypot(*outline.T).max()) for name, outline in SHAPES.items()}
+)
+"""Radius of the circle around each shape of size 1."""
+_WITHIN: Final = (8.0, SIDE - 8.0)
+"""Pixels between which the centres of several sprites lie: no sprite is cut off."""
+_GAP: Final = 1.5
+"""Pixels that part two sprites at least, so that their smoothed edges do not meet."""
+_PLACES: Final = 50
+"""Places tried for each sprite before a picture is begun anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,22 +111,64 @@ def location(label: int, generator: np.random.Generator) -> list[Sprite]:
     ]
 
 
-TASKS: Final[Mapping[str, Task]] = MappingProxyType({"location": Task(16, location)})
+def orientation(label: int, generator: np.random.Generator) -> list[Sprite]:
+    """A heart at one of the two turns of class ``label``, anywhere."""
+    step = len(TURNS) // TASKS["orientation"].classes
+    x, y = generator.uniform(POSITIONS[0], POSITIONS[-1], 2)
+    turn = float(TURNS[label * step + generator.integers(step)])
+    return [Sprite("heart", generator.uniform(6.0, 11.0), turn, float(x), float(y))]
 
 
-def sprites(task: str, cache: Path, counts: Mapping[str, int] = COUNTS, seed: int = 0) -> Path:
-    """The folder tree ``cache/<task>/<split>/<class>/<index>.png``, rendered on first use.
+def count(label: int, generator: np.random.Generator) -> list[Sprite]:
+    """So many sprites that do not touch each other: ``label`` more than the fewest.
 
-    Classes are balanced to within one picture.
+    Their sizes are near one that the picture draws, so that the white area alone does not count
+    them.
     """
-    folder = cache / task
+    wanted = FEWEST + label
+    common = generator.uniform(2.5, 5.0)
+    while True:
+        found: list[Sprite] = []
+        for _ in range(_PLACES * wanted):
+            x, y = generator.uniform(*_WITHIN, 2)
+            size = common * generator.uniform(0.8, 1.2)
+            shape = str(generator.choice(sorted(SHAPES)))
+            new = Sprite(shape, size, generator.uniform(0.0, 2 * np.pi), float(x), float(y))
+            if all(_are_apart(new, other) for other in found):
+                found.append(new)
+            if len(found) == wanted:
+                return found
+
+
+def _are_apart(one: Sprite, other: Sprite) -> bool:
+    """Whether a gap parts the circles around two sprites."""
+    reach = sum(_REACH[sprite.shape] * sprite.size for sprite in (one, other))
+    return float(np.hypot(one.x - other.x, one.y - other.y)) > reach + _GAP
+
+
+TASKS: Final[Mapping[str, Task]] = MappingProxyType(
+    {
+        "location": Task(16, location),
+        "orientation": Task(16, orientation),
+        "count": Task(8, count),
+    }
+)
+
+
+def sprites(task: str, cache: Path, counts: Mapping[str, int] = COUNTS) -> Path:
+    """The tree ``cache/<task>-<counts>/<split>/<class>/<index>.png``, rendered on first use.
+
+    Classes are balanced to within one picture. The name says how many pictures each split has, so
+    that a tree of other counts is not taken for this one.
+    """
+    folder = cache / "-".join([task, *map(str, counts.values())])
     if folder.is_dir():
         return folder
     spec = TASKS[task]
     with staged(folder) as staging:
-        for number, (split, count) in enumerate(counts.items()):
-            generator = np.random.default_rng((seed, number))
-            for index in range(count):
+        for number, (split, pictures) in enumerate(counts.items()):
+            generator = np.random.default_rng((SEED, number))
+            for index in range(pictures):
                 label = index % spec.classes
                 path = staging / split / f"{label:02d}" / f"{index:04d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,16 +1,21 @@
 """Question: what accuracy do adaptors reach on small real and rendered tasks, without a download?
 
-Method: each task's 800 train, 200 val and 1,000 or 2,000 test pictures are extracted once, with
-the demo's DINOv2 ViT-S/14 at four taps. Every adaptor then trains 30 epochs at each setting of the
-same small grid of learning rates and weight decays with seed 0; the setting with the best val top-1
-(the lower val loss among equals) is trained again with the other seeds. Test chooses nothing.
+Method: each task's 800 train, 200 val and 2,000 test pictures (1,000 test pictures of textile; of
+scikit-learn's digits 796, 196 and 792) are extracted once, with the demo's DINOv2 ViT-S/14 at four
+taps. Every adaptor then trains 30 epochs at each setting of the same small grid of learning rates
+and weight decays with seed 0; the setting with the best val top-1 (the lower val loss among equals)
+is trained again with the other seeds. Test chooses nothing.
 
-Reported: test top-1, mean and standard error over seeds (of training; the split is fixed),
-trainable parameters, and seconds of training. Table on stderr; one JSON document as the last line
-of stdout and in ``benchmarks/results/tasks.json``.
+Reported: test top-1, mean and standard error over seeds (of training; the split is fixed), of every
+task, of their mean and of the mean of the rendered ones, trainable parameters, and seconds of
+training. Table on stderr; one JSON document as the last line of stdout and in
+``benchmarks/results/tasks.json``, the table in ``tasks.md`` and a plot in ``tasks.png`` beside it.
+
+A call that was cut off goes on where it was: a run that has ended is not trained again without
+``--fresh``. Each result names the commits whose runs it is made of.
 
     python -m benchmarks tasks
-    python -m benchmarks tasks --seeds 1 --grid default --tasks location
+    python -m benchmarks tasks --seeds 1 --grid default --tasks location --adaptors linear,losa
 """
 
 from __future__ import annotations
@@ -27,24 +32,27 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.record import note, publish
+from benchmarks.record import attach, commit, note, publish
 from benchmarks.sprites import TASKS as SPRITE_TASKS
 from benchmarks.sprites import sprites
+from benchmarks.suite import Result, line, markdown, standard_error
+from benchmarks.suiteplot import picture
 from demo.__main__ import prepare
 from demo.assets import CACHE
-from demo.command import CommandFailedError, losa
-from demo.digits import digits
+from demo.command import losa, program
+from demo.digits import digits, mnist
 from demo.textile import textile
 from losa.config import AdaptConfig
-from losa.errors import LosaError, UsageError
+from losa.errors import MismatchError, UsageError
 
 if TYPE_CHECKING:
     from losa.adapt.report import AdaptReport
 
 DATA: Final[Mapping[str, Callable[[Path], Path]]] = MappingProxyType(
     {
-        "digits": digits,
         "textile": textile,
+        "mnist": mnist,
+        "digits": digits,
         **{name: partial(sprites, name) for name in SPRITE_TASKS},
     }
 )
@@ -60,23 +68,6 @@ GRIDS: Final[Mapping[str, Sequence[tuple[float, float]]]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """One adaptor on one task: accuracies in 0..1, seconds of one training run."""
-
-    task: str
-    adaptor: str
-    test_top1: float
-    test_error: float | None
-    val_top1: float
-    trainable: int
-    seconds: float
-    store_bytes: int
-    lr: float
-    weight_decay: float
-    test_by_seed: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Bench:
     """What all trainings of one task share."""
 
@@ -85,39 +76,37 @@ class Bench:
     store_bytes: int
     runs: Path
     epochs: int
+    fresh: bool = True
 
-    def train(self, adaptor: str, setting: tuple[float, float], seed: int) -> AdaptReport:
-        """Train one adaptor at one setting and seed; a run of an earlier call is replaced."""
-        from losa.adapt.train import adapt
-
+    def train(
+        self, adaptor: str, setting: tuple[float, float], seed: int
+    ) -> tuple[AdaptReport, str]:
+        """Train one adaptor at one setting and seed, and say at which commit that was."""
         lr, decay = setting
-        name = f"{self.task}-{adaptor}-lr{lr:g}-wd{decay:g}-seed{seed}"
-        return adapt(
-            AdaptConfig(
-                store=self.store,
-                out=self.runs / name,
-                adaptor=adaptor,
-                lr=lr,
-                weight_decay=decay,
-                epochs=self.epochs,
-                seed=seed,
-                overwrite=True,
-            )
+        config = AdaptConfig(
+            store=self.store,
+            out=self.runs / f"{self.task}-{adaptor}-lr{lr:g}-wd{decay:g}-seed{seed}",
+            adaptor=adaptor,
+            lr=lr,
+            weight_decay=decay,
+            epochs=self.epochs,
+            seed=seed,
+            overwrite=self.fresh,
         )
+        return train_or_find(config)
 
     def measure(self, adaptor: str, grid: Sequence[tuple[float, float]], seeds: int) -> Result:
         """Choose a setting on val with seed 0, then train it with the other seeds."""
         first = [self.train(adaptor, setting, 0) for setting in grid]
-        best = max(range(len(grid)), key=lambda number: _on_val(first[number]))
+        best = max(range(len(grid)), key=lambda number: _on_val(first[number][0]))
         others = [self.train(adaptor, grid[best], seed) for seed in range(1, seeds)]
-        reports = [first[best], *others]
+        reports = [report for report, _ in (first[best], *others)]
         tests = tuple(float(report.metrics["test"]["top1"]) for report in reports)
-        error = statistics.stdev(tests) / len(tests) ** 0.5 if len(tests) > 1 else None
         return Result(
             task=self.task,
             adaptor=adaptor,
             test_top1=statistics.fmean(tests),
-            test_error=error,
+            test_error=standard_error(tests),
             val_top1=statistics.fmean(report.metrics["val"]["top1"] for report in reports),
             trainable=reports[0].parameters["trainable"],
             seconds=statistics.fmean(report.timing["seconds"] for report in reports),
@@ -125,27 +114,24 @@ class Bench:
             lr=grid[best][0],
             weight_decay=grid[best][1],
             test_by_seed=tests,
+            commits=tuple(sorted({commit for _, commit in (*first, *others)})),
         )
 
 
+@program
 def main(argv: list[str]) -> int:
     """Run the tasks; returns the exit code."""
+    from losa.adapt.registry import ADAPTORS
+
     options = _options(argv)
-    try:
-        tasks = named(options.tasks, tuple(DATA), "--tasks")
-        adaptors = named(options.adaptors, ("linear", "linear-all", "losa"), "--adaptors")
-        results = []
-        for task in tasks:
-            bench = extracted(task, options)
-            for adaptor in adaptors:
-                results.append(bench.measure(adaptor, GRIDS[options.grid], options.seeds))
-                note(line(results[-1]))
-    except LosaError as error:
-        print(f"losa: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except CommandFailedError as error:
-        return error.exit_code
-    note("\n".join(line(result) for result in results))
+    tasks = named(options.tasks or ",".join(DATA), tuple(DATA), "--tasks")
+    adaptors = named(options.adaptors or ",".join(ADAPTORS), tuple(ADAPTORS), "--adaptors")
+    results = []
+    for task in tasks:
+        bench = extracted(task, options)
+        for adaptor in adaptors:
+            results.append(bench.measure(adaptor, GRIDS[options.grid], options.seeds))
+            note(line(results[-1]))
     details = {
         "img_size": options.img_size,
         "taps": options.taps,
@@ -153,38 +139,33 @@ def main(argv: list[str]) -> int:
         "grid": [{"lr": lr, "weight_decay": decay} for lr, decay in GRIDS[options.grid]],
         "seeds": options.seeds,
     }
+    told = markdown(results, SPRITE_TASKS)
+    note(told)
+    attach("tasks.md", f"{told}\n".encode())
+    attach("tasks.png", picture(results))
     publish("tasks", argv, {**details, "results": [asdict(result) for result in results]})
     return 0
-
-
-def line(result: Result) -> str:
-    """One row of the table.
-
-    Example:
-        >>> line(Result("digits", "losa", 0.956, 0.002, 0.95, 41010, 20.0, 1, 2e-3, 1e-2, (0.956,)))
-        'digits     losa        test 95.60 ± 0.20 %  val 95.00 %    41,010 parameters    20.0 s'
-    """
-    error = "-" if result.test_error is None else f"{100 * result.test_error:.2f}"
-    return (
-        f"{result.task:10} {result.adaptor:11} test {100 * result.test_top1:5.2f} ± {error} %"
-        f"  val {100 * result.val_top1:5.2f} %  {result.trainable:8,} parameters"
-        f"  {result.seconds:6.1f} s"
-    )
 
 
 def _options(argv: list[str]) -> argparse.Namespace:
     """Parse the flags."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks tasks")
     parser.add_argument("--seeds", type=int, default=3, help="training seeds, 1 or more")
-    parser.add_argument("--tasks", default="digits,location,textile")
-    parser.add_argument("--adaptors", default="linear,linear-all,losa")
+    parser.add_argument("--tasks", help=f"some of {','.join(DATA)}; all of them by default")
+    parser.add_argument("--adaptors", help="all of them by default")
     parser.add_argument("--grid", choices=sorted(GRIDS), default="small")
     parser.add_argument("--epochs", type=int, default=30, help="of every training run")
     parser.add_argument("--img-size", type=int, default=112, help="a multiple of 14")
     parser.add_argument("--taps", default="every:3")
-    parser.add_argument("--out", type=Path, default=Path("runs/tasks"))
-    parser.add_argument("--cache", type=Path, default=CACHE)
+    add_places(parser)
     return parser.parse_args(argv)
+
+
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say where stores, runs and pictures lie, and whether runs are found."""
+    parser.add_argument("--out", type=Path, default=Path("runs/suite"))
+    parser.add_argument("--cache", type=Path, default=CACHE)
+    parser.add_argument("--fresh", action="store_true", help="train also what has ended before")
 
 
 def named(text: str, known: tuple[str, ...], flag: str) -> list[str]:
@@ -213,7 +194,31 @@ def extracted(task: str, options: argparse.Namespace, flags: Sequence[str] = ())
             *("--dataset", f"folder:{folder}", "--img-size", str(options.img_size)),
             *("--taps", options.taps, "--store", str(store), *flags),
         )
-    return Bench(f"{task}{others}", store, extracted["bytes"], options.out, options.epochs)
+    size = extracted["bytes"]
+    return Bench(f"{task}{others}", store, size, options.out, options.epochs, options.fresh)
+
+
+def train_or_find(config: AdaptConfig) -> tuple[AdaptReport, str]:
+    """Train, and say at which commit that was.
+
+    A run of an earlier call in ``config.out`` is found, or gone on with, unless ``overwrite`` says
+    not to or it was of another configuration or store. The commit is that of the call that ended
+    it, or ``unknown`` of a run that no call here has trained.
+    """
+    from losa.adapt.train import adapt
+
+    assert config.out is not None
+    mark = config.out.with_name(f"{config.out.name}.commit")
+    # Before the training: between its end and the mark a call could be cut off.
+    if config.overwrite or not (config.out / "report.json").is_file():
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.write_text(commit())
+    try:
+        report = adapt(config)
+    except MismatchError:
+        mark.write_text(commit())
+        report = adapt(config.model_copy(update={"overwrite": True}))
+    return report, mark.read_text() if mark.is_file() else "unknown"
 
 
 def _on_val(report: AdaptReport) -> tuple[float, float]:

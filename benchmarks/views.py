@@ -19,39 +19,31 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, Final, get_args
 
 from benchmarks.record import note, publish
-from benchmarks.tasks import DATA, GRIDS, Result, extracted, line, named
-from demo.assets import CACHE
-from demo.command import CommandFailedError
+from benchmarks.suite import Result, line, standard_error
+from benchmarks.tasks import DATA, GRIDS, add_places, extracted, named
+from demo.command import program
 from losa.config import AdaptConfig, Policy
-from losa.errors import LosaError
 
 ADAPTOR: Final = "losa"
 POLICIES: Final[tuple[str, ...]] = get_args(Policy)
 
 
+@program
 def main(argv: list[str]) -> int:
     """Measure every task with one view and with several; returns the exit code."""
     options = _options(argv)
     found: list[Result] = []
-    try:
-        for task in named(options.tasks, tuple(DATA), "--tasks"):
-            for flags in variants(options.views):
-                bench = extracted(task, options, flags)
-                result = bench.measure(ADAPTOR, GRIDS["default"], options.seeds)
-                found.append(replace(result, task=" ".join([task, *flags])))
-                note(line(found[-1]))
-    except LosaError as error:
-        print(f"losa: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except CommandFailedError as error:
-        return error.exit_code
+    for task in named(options.tasks, tuple(DATA), "--tasks"):
+        for flags in variants(options.views):
+            bench = extracted(task, options, flags)
+            result = bench.measure(ADAPTOR, GRIDS["default"], options.seeds)
+            found.append(replace(result, task=" ".join([task, *flags])))
+            note(line(found[-1]))
     results = [described(result, found) for result in found]
     note("\n".join(f"{item['task']:40} {_gain(item)}" for item in results))
     details = {name: getattr(options, name) for name in ("img_size", "taps", "epochs", "seeds")}
@@ -69,7 +61,7 @@ def described(result: Result, found: Sequence[Result]) -> dict[str, Any]:
     task = result.task.split()[0]
     base = next(item for item in found if item.task == task)
     gains = [a - b for a, b in zip(result.test_by_seed, base.test_by_seed, strict=True)]
-    error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else None
+    error = standard_error(gains)
     return {**asdict(result), "gain": statistics.fmean(gains), "gain_error": error}
 
 
@@ -87,6 +79,5 @@ def _options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=AdaptConfig().epochs, help="of every run")
     parser.add_argument("--img-size", type=int, default=112, help="a multiple of 14")
     parser.add_argument("--taps", default="every:3")
-    parser.add_argument("--out", type=Path, default=Path("runs/tasks"))
-    parser.add_argument("--cache", type=Path, default=CACHE)
+    add_places(parser)
     return parser.parse_args(argv)

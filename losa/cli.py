@@ -15,8 +15,9 @@ from typing import Annotated, Any
 import typer
 
 from losa import console, flags, verbs
-from losa.config import AdaptConfig, ExtractConfig, checked
+from losa.config import AdaptConfig, EvaluateConfig, ExtractConfig, checked
 from losa.errors import LosaError, MismatchError, SkippedError, UsageError
+from losa.interrupt import StopRequest
 from losa.version import __version__
 
 app = typer.Typer(
@@ -39,9 +40,10 @@ def extract(**given: Any) -> None:
     gpus = given.pop("gpus")
     settings = checked(ExtractConfig, flags.given(given), given["config"])
     verbs.local_store(settings.store)
-    from losa.extract import fleet
-    from losa.extract.run import check_skips
-    from losa.extract.run import extract as run
+    with StopRequest() as stop, stop.at_once(settings.store, "before it wrote a row"):
+        from losa.extract import fleet
+        from losa.extract.run import check_skips
+        from losa.extract.run import extract as run
 
     if gpus is not None:
         fleet.start_processes(gpus, settings.device, sys.argv[1:])
@@ -80,13 +82,25 @@ def plan(**given: Any) -> None:
 
 
 @app.command(epilog="Example: losa adapt --store photos.zarr --adaptor losa --rank 8")
+@flags.also_taking(flags.LIVE)
 def adapt(
     store: Annotated[Path | None, flags.flag("Store to train on.", "--store", of=_A)] = None,
+    targets: Annotated[
+        Path | None,
+        flags.flag(
+            "CSV of key,label or key,labels or key and numbers.",
+            "--targets",
+            default="the store's labels",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, flags.flag("Folder of the run.", "--out", default="runs/<adaptor>-<digest>")
     ] = None,
     adaptor: Annotated[
-        str | None, flags.flag("losa, linear or linear-all.", "--adaptor", of=_A)
+        str | None,
+        flags.flag(
+            "losa, linear, linear-all, lst, attentive or summary-attention.", "--adaptor", of=_A
+        ),
     ] = None,
     taps: Annotated[str | None, flags.flag("Taps of the store to use.", "--taps", of=_A)] = None,
     rank: Annotated[
@@ -118,6 +132,22 @@ def adapt(
     weight_decay: Annotated[
         float | None, flags.flag("Decay of weight matrices.", "--weight-decay", of=_A)
     ] = None,
+    head_lr: Annotated[
+        float | None, flags.flag("Learning rate of the head.", "--head-lr", default="--lr")
+    ] = None,
+    head_weight_decay: Annotated[
+        float | None,
+        flags.flag("Decay of the head.", "--head-weight-decay", default="--weight-decay"),
+    ] = None,
+    ema: Annotated[
+        float | None, flags.flag("Average weights with this decay.", "--ema", default="off")
+    ] = None,
+    class_weights: Annotated[
+        str | None, flags.flag("none, balanced or effective.", "--class-weights", of=_A)
+    ] = None,
+    regression_loss: Annotated[
+        str | None, flags.flag("Loss of numbers: huber or mse.", "--regression-loss", of=_A)
+    ] = None,
     epochs: Annotated[int | None, flags.flag("Passes over the store.", "--epochs", of=_A)] = None,
     batch_size: Annotated[
         int | None, flags.flag("Samples per step.", "--batch-size", "-b", of=_A)
@@ -125,14 +155,25 @@ def adapt(
     patience: Annotated[
         int | None,
         flags.flag(
-            "Epochs without a better val top-1 before stopping.", "--patience", default="never"
+            "Epochs without a better val score before stopping.", "--patience", default="never"
+        ),
+    ] = None,
+    val_fraction: Annotated[
+        float | None,
+        flags.flag(
+            "Share of train held out where there is no val; 0: none, the last epoch counts.",
+            *("--val-fraction",),
+            of=_A,
         ),
     ] = None,
     label_smoothing: Annotated[
         float | None, flags.flag("Label smoothing.", "--label-smoothing", of=_A)
     ] = None,
     dropout: Annotated[
-        float | None, flags.flag("Dropout of the mixers' hidden units.", "--dropout", of=_A)
+        float | None, flags.flag("Dropout of hidden units.", "--dropout", of=_A)
+    ] = None,
+    width: Annotated[
+        int | None, flags.flag("Width of a rival.", "--width", default="the adaptor's own")
     ] = None,
     mixup: Annotated[
         float | None, flags.flag("Beta parameter of mixup in feature space.", "--mixup", of=_A)
@@ -147,11 +188,16 @@ def adapt(
     ] = None,
     overwrite: Annotated[bool | None, flags.flag("Start a run afresh.", "--overwrite")] = None,
     config: Annotated[Path | None, flags.CONFIG] = None,
+    **live: Any,
 ) -> None:
-    """Train a side network on a store; the same command resumes."""
-    settings = checked(AdaptConfig, flags.given(locals()), config)
-    verbs.local_store(settings.store)
-    from losa.adapt.train import adapt as run
+    """Train a side network on a store, or --live; the same command resumes."""
+    own = {name: value for name, value in locals().items() if name != "live"}
+    settings = checked(AdaptConfig, {**flags.given(own), **verbs.live_settings(own, live)}, config)
+    if settings.live is None:
+        verbs.local_store(settings.store)
+        from losa.adapt.train import adapt as run
+    else:
+        from losa.live.training import adapt_live as run
 
     with console.adapt_bar() as progress:
         report = run(settings, progress=progress)
@@ -159,58 +205,20 @@ def adapt(
 
 
 @app.command(epilog="Example: losa evaluate --run runs/losa-1a2b3c4d --store photos.zarr")
-def evaluate(
-    run: Annotated[Path, typer.Option(help="Folder of a run.")],
-    store: Annotated[
-        Path | None,
-        typer.Option(help="Store to read. Default: the run's own.", callback=verbs.local_store),
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Raw media instead of a store, through the backbone.")
-    ] = None,
-    split: Annotated[str, typer.Option(help="Split to evaluate.")] = "test",
-    weights: Annotated[
-        str | None, typer.Option(help="With --dataset: the backbone's weights.")
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="With --dataset: where named data sets lie.")
-    ] = None,
-    predictions: Annotated[
-        Path | None, typer.Option(help="CSV file for the prediction of every sample.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1)] = 64,
-    num_workers: Annotated[
-        str | None, flags.flag("With --dataset: decoding processes.", "--num-workers", "-j", of=_E)
-    ] = None,
-    device: Annotated[str, typer.Option()] = "auto",
-) -> None:
-    """Measure a run on a store's split, or on raw media through the live backbone."""
-    if store is not None and dataset is not None:
-        raise UsageError("--dataset", "does not go with --store", "give one of them")
-    if dataset is not None:
-        if predictions is not None:
-            raise UsageError("--predictions", "needs --store", "extract the split first")
-        from losa.live.evaluate import LiveRequest, evaluate_dataset
+@flags.taking(flags.EVALUATE)
+def evaluate(**given: Any) -> None:
+    """Measure runs on a store's split, or on raw media through the live backbone."""
+    found = flags.given(given)
+    settings = checked(EvaluateConfig, found)
+    verbs.local_store(settings.store)
+    from losa.live.scoring import check_flags, evaluate_runs
 
-        given = {"num_workers": num_workers, "data_dir": data_dir}
-        fitting = checked(ExtractConfig, {"model": "", "dataset": dataset, **given})
-        request = LiveRequest(
-            *(run, dataset, fitting.data_dir, split, weights, batch_size, device),
-            num_workers=fitting.num_workers,
-        )
-        with console.extract_bar() as progress:
-            result = evaluate_dataset(request, progress=progress)
-    else:
-        raw = {"--weights": weights, "--data-dir": data_dir, "--num-workers": num_workers}
-        for flag, value in raw.items():
-            if value is not None:
-                raise UsageError(flag, "needs --dataset", "a store is read without it")
-        from losa.adapt.evaluate import evaluate as run_evaluate
-
-        result = run_evaluate(
-            run, store, split, device=device, batch_size=batch_size, predictions=predictions
-        )
-    console.show_result(result)
+    check_flags(settings, found)
+    with console.extract_bar() as progress:
+        outcome = evaluate_runs(settings, progress)
+    for rows, header in outcome.tables():
+        console.show_table(rows, header)
+    console.show_result(outcome.result)
 
 
 @app.command(epilog="Example: losa predict --run runs/losa-1a2b3c4d photo.jpg other.png")
@@ -236,7 +244,7 @@ def predict(
     device: Annotated[str, typer.Option()] = "auto",
 ) -> None:
     """Classify raw images: the live backbone beside the trained side network."""
-    from losa.live.predict import PredictRequest
+    from losa.live.predict import PredictRequest, table_rows
     from losa.live.predict import predict as run_predict
 
     given = {"model": "", "dataset": "", "num_workers": num_workers}
@@ -246,12 +254,10 @@ def predict(
     )
     result = run_predict(request)
     if not as_json:
-        rows = [
-            (item["path"], best["class"], f"{best['probability']:.3f}")
-            for item in result["predictions"]
-            for best in item.get("top", [{"class": item.get("error"), "probability": 0.0}])
-        ]
-        console.show_table(rows, ("path", "class", "probability"))
+        rows = list(table_rows(result["predictions"]))
+        is_of_classes = not any("numbers" in item for item in result["predictions"])
+        header = ("class", "probability") if is_of_classes else ("number", "value")
+        console.show_table(rows, ("path", *header))
     console.show_result(result)
     check = result.get("cache_check")
     if check and not check["compared"]:

@@ -77,6 +77,7 @@ class ExtractConfig(Config):
     amp_dtype: Literal["auto", "none", "bfloat16", "float16"] = "auto"
     compile: bool = False
     on_error: Literal["fail", "skip"] = "fail"
+    on_nonfinite: Literal["fail", "skip"] = "fail"
     max_skip: Annotated[Fraction, BeforeValidator(_percent)] = 0.01
     durability: Literal["full", "none"] = "full"
     grace: Annotated[float, Field(ge=0.0, le=86_400.0)] = 25.0
@@ -85,10 +86,36 @@ class ExtractConfig(Config):
     allow_mixed_numerics: bool = False
 
 
+class LiveConfig(Config):
+    """What ``losa adapt --live`` needs instead of a store: what extraction would be told.
+
+    Names and defaults are those of :class:`ExtractConfig`.
+    """
+
+    model: str
+    dataset: str
+    weights: str | None = None
+    data_dir: Path = Field(default_factory=lambda: Path(os.environ.get("LOSA_DATA", "data")))
+    split: tuple[str, ...] | None = None
+    taps: str = "auto"
+    tokens: str = "all"
+    store_dtype: StoreDtype = "float16"
+    img_size: ImgSize | None = None
+    views: Views = 1
+    augment: Policy = "crop-flip"
+    calibration_rows: Annotated[int, Field(ge=1, le=2048)] = 512
+    num_workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = "auto"
+    compile: bool = False
+    on_error: Literal["fail", "skip"] = "fail"
+    max_skip: Annotated[Fraction, BeforeValidator(_percent)] = 0.01
+
+
 class AdaptConfig(Config):
     """What ``losa adapt`` needs: a store, a side network, and a training recipe."""
 
     store: Path = Path("features.zarr")
+    live: LiveConfig | None = None
+    targets: Path | None = None
     out: Path | None = None
     adaptor: str = "losa"
     taps: str = "all"
@@ -100,6 +127,7 @@ class AdaptConfig(Config):
     pool: Literal["auto", "cls", "mean", "cls+mean"] = "auto"
     standardise: Literal["store", "raw"] = "store"
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    width: Rank | None = None
     lr: Annotated[float, Field(gt=0.0)] = 3e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2
     epochs: Epochs = 30
@@ -108,8 +136,13 @@ class AdaptConfig(Config):
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     clip: Annotated[float, Field(gt=0.0)] = 1.0
     mixup: Annotated[float, Field(ge=0.0)] = 0.0
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    head_lr: Annotated[float, Field(gt=0.0)] | None = None
+    head_weight_decay: Annotated[float, Field(ge=0.0)] | None = None
+    class_weights: Literal["none", "balanced", "effective"] = "none"
+    regression_loss: Literal["huber", "mse"] = "huber"
     patience: Annotated[int, Field(ge=0, le=10**9)] | None = None
-    val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    val_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     seed: Seed = 0
     device: str = "auto"
     amp_dtype: Literal["auto", "none", "bfloat16", "float16"] = "auto"
@@ -118,6 +151,24 @@ class AdaptConfig(Config):
     prefetch: Threads = 2
     checkpoint_seconds: Annotated[float, Field(ge=0.0)] = 60.0
     overwrite: bool = False
+
+
+class EvaluateConfig(Config):
+    """What ``losa evaluate`` needs: runs, and a split of a store or of raw media."""
+
+    run: tuple[Path, ...]
+    store: Path | None = None
+    dataset: str | None = None
+    targets: Path | None = None
+    split: str = "test"
+    views: Literal["clean", "average", "flip"] = "clean"
+    weights: str | None = None
+    data_dir: Path = Field(default_factory=lambda: Path(os.environ.get("LOSA_DATA", "data")))
+    predictions: Path | None = None
+    out: Path | None = None
+    batch_size: BatchSize = 64
+    num_workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = "auto"
+    device: str = "auto"
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tqdm import tqdm
 
 from losa.errors import LosaError, ResourceError, StoppedError
-from losa.interrupt import PREEMPTED, SIGNALS
+from losa.interrupt import PREEMPTED, SIGNALS, Preempted
 
 if TYPE_CHECKING:
     from losa.adapt.progress import ProgressEvent
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
 
 class Terminated(KeyboardInterrupt):
     """The process was asked to end (SIGTERM)."""
-
-
-class Preempted(KeyboardInterrupt):
-    """A scheduler asked the process to end (SIGUSR1, SIGUSR2)."""
 
 
 _LACKS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
@@ -134,12 +130,13 @@ def extract_bar(*, is_shown: bool = True) -> Iterator[Callable[[ExtractEvent], N
             return
         if event.phase not in bars:
             bars[event.phase] = tqdm(
-                total=event.total, initial=event.done, desc=event.phase, unit="samples"
+                total=event.total, initial=event.done, desc=event.phase, unit=event.unit
             )
         bar = bars[event.phase]
         bar.update(event.done - bar.n)
-        rate = bar.format_dict["rate"] or 0.0
-        bar.set_postfix_str(f"{rate * event.row_bytes / 1e9:.3f} GB/s", refresh=False)
+        if event.row_bytes:
+            rate = bar.format_dict["rate"] or 0.0
+            bar.set_postfix_str(f"{rate * event.row_bytes / 1e9:.3f} GB/s", refresh=False)
 
     try:
         yield tell

@@ -13,10 +13,11 @@ from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
-from losa.config import Config, ExtractConfig
+from losa.config import Config, EvaluateConfig, ExtractConfig
 
 Verb = TypeVar("Verb", bound=Callable[..., None])
 _E: Final = ExtractConfig
+_V: Final = EvaluateConfig
 
 
 def flag(
@@ -73,6 +74,10 @@ EXTRACT: Final[Mapping[str, Any]] = {
     "compile": Annotated[bool | None, flag("Compile the forward by torch.compile.", "--compile")],
     "on_error": Annotated[
         str | None, flag("fail, or skip unreadable samples.", "--on-error", of=_E)
+    ],
+    "on_nonfinite": Annotated[
+        str | None,
+        flag("fail, or skip samples whose features do not fit.", "--on-nonfinite", of=_E),
     ],
     "max_skip": Annotated[
         str | None, flag("Skipped share beyond which the exit code is 8.", "--max-skip", of=_E)
@@ -136,19 +141,97 @@ SCOUT: Final[Mapping[str, Any]] = {
 """The flags of ``losa scout``: what ``extract`` takes, but for the taps that it advises."""
 
 
-def taking(declared: Mapping[str, Any]) -> Callable[[Verb], Verb]:
-    """Give a verb that takes keywords these flags, none of them given by default."""
-    parameters = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-        for name, annotation in declared.items()
-    ]
+EVALUATE: Final[Mapping[str, Any]] = {
+    "run": Annotated[
+        list[Path] | None,
+        flag("Folder of a run; several of one setting give error bars over seeds.", "--run"),
+    ],
+    "store": Annotated[Path | None, flag("Store to read. Default: the run's own.", "--store")],
+    "dataset": Annotated[
+        str | None, flag("Raw media instead of a store, through the backbone.", "--dataset")
+    ],
+    "targets": Annotated[
+        Path | None,
+        flag("CSV file of targets by sample key.", "--targets", default="the run's own"),
+    ],
+    "split": Annotated[str | None, flag("Split to evaluate.", "--split", of=_V)],
+    "views": Annotated[
+        str | None,
+        flag(
+            "clean; average: over a store's views; flip: with --dataset, over images and their"
+            " mirror images.",
+            *("--views",),
+            of=_V,
+        ),
+    ],
+    "weights": Annotated[
+        str | None,
+        flag("With --dataset: the backbone's weights.", "--weights", default="the hub's"),
+    ],
+    "data_dir": Annotated[
+        Path | None,
+        flag(
+            "With --dataset: where named data sets lie.",
+            *("--data-dir",),
+            default="$LOSA_DATA, else data",
+        ),
+    ],
+    "predictions": Annotated[
+        Path | None, flag("CSV file for the prediction of every sample.", "--predictions")
+    ],
+    "out": Annotated[
+        Path | None, flag("Folder for tables as CSV files and their picture.", "--out")
+    ],
+    "batch_size": Annotated[str | None, flag("Samples at a time.", "--batch-size", "-b", of=_V)],
+    "num_workers": Annotated[
+        str | None, flag("With --dataset: decoding processes.", "--num-workers", "-j", of=_V)
+    ],
+    "device": Annotated[str | None, flag("auto, cpu, cuda:0.", "--device", of=_V)],
+}
+"""The flags of ``losa evaluate``."""
+
+
+LIVE: Final[Mapping[str, Any]] = {
+    "live": Annotated[bool | None, flag("Train without a store, beside the backbone.", "--live")],
+    **{
+        name: EXTRACT[name]
+        for name in (
+            *("model", "dataset", "weights", "data_dir", "split", "tokens", "store_dtype"),
+            *("img_size", "views", "augment", "num_workers", "compile", "on_error", "max_skip"),
+        )
+    },
+}
+"""The flags of ``losa adapt`` that train without a store: of ``extract``'s, those it has not."""
+
+
+def also_taking(declared: Mapping[str, Any]) -> Callable[[Verb], Verb]:
+    """Give a verb of flags of its own these too, which it takes as keywords it does not name."""
 
     def sign(verb: Verb) -> Verb:
-        # typer asks for the signature, and nothing else, to know a verb's flags.
-        vars(verb)["__signature__"] = inspect.Signature(parameters)
+        own = inspect.signature(verb, eval_str=True).parameters.values()
+        named = [one for one in own if one.kind is not inspect.Parameter.VAR_KEYWORD]
+        vars(verb)["__signature__"] = inspect.Signature([*named, *_keywords(declared)])
         return verb
 
     return sign
+
+
+def taking(declared: Mapping[str, Any]) -> Callable[[Verb], Verb]:
+    """Give a verb that takes keywords these flags, none of them given by default."""
+
+    def sign(verb: Verb) -> Verb:
+        # typer asks for the signature, and nothing else, to know a verb's flags.
+        vars(verb)["__signature__"] = inspect.Signature(_keywords(declared))
+        return verb
+
+    return sign
+
+
+def _keywords(declared: Mapping[str, Any]) -> list[inspect.Parameter]:
+    return [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in declared.items()
+    ]
 
 
 def given(flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ Source: docs/decisions/0007-int8-channel-scale.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,6 +39,57 @@ class Encoded:
 
     values: Shaped[Tensor, "b l d"]
     scales: Float16[Tensor, "b l"] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedPlanes:
+    """Planes of a batch as the store holds them; whoever iterates gets them decoded, one by one.
+
+    What can compute with the stored values takes ``values``, which times ``token_scales`` and
+    :meth:`gain` are the features less :meth:`shift`, and so does without the decoded planes.
+    """
+
+    raw: Shaped[Tensor, "k b l d"]
+    dtype: StoreDtype
+    exponents: tuple[int, ...]
+    token_scales: Float16[Tensor, "k b l"] | None = None
+    quantiser: Float32[Tensor, "k 2 d"] | None = None
+
+    def __iter__(self) -> Iterator[Float[Tensor, "b l d"]]:
+        """Decoded planes in depth order."""
+        for tap in range(len(self.raw)):
+            only = slice(tap, tap + 1)
+            scales = None if self.token_scales is None else self.token_scales[only]
+            quantiser = None if self.quantiser is None else self.quantiser[only]
+            yield decode(
+                *(self.raw[only], self.dtype, self.exponents[only]),
+                scales=scales,
+                quantiser=quantiser,
+            )[0]
+
+    def decoded(self) -> Float[Tensor, "k b l d"]:
+        """All planes at once."""
+        return torch.stack(list(self))
+
+    @property
+    def values(self) -> tuple[Shaped[Tensor, "b l d"], ...]:
+        """The stored numbers, plane by plane, uncopied."""
+        stored = self.raw.view(torch.bfloat16) if self.dtype == "bfloat16" else self.raw
+        return stored.unbind()
+
+    def gain(self) -> Float32[Tensor, "k d"]:
+        """What the channels of a value are multiplied by."""
+        if self.quantiser is not None:
+            return self.quantiser[:, 1]
+        shape, device = (self.raw.shape[-1],), self.raw.device
+        # Filled, not copied to the device, which would wait for it.
+        return torch.stack([torch.full(shape, 2.0**e, device=device) for e in self.exponents])
+
+    def shift(self) -> Float32[Tensor, "k d"]:
+        """What is added to the channels after that."""
+        if self.quantiser is not None:
+            return self.quantiser[:, 0]
+        return torch.zeros(len(self.raw), self.raw.shape[-1], device=self.raw.device)
 
 
 def exponent_for(absmax: float, dtype: StoreDtype) -> int:
@@ -120,12 +171,13 @@ def rounded_to(
     plane: Float[Tensor, "b l d"],
     exponent: int = 0,
     quantiser: Float32[Tensor, "2 d"] | None = None,
-) -> Float[Tensor, "b l d"]:
-    """A plane as it comes back from a store of that dtype."""
+) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "b"]]:
+    """A plane as it comes back from a store of that dtype, and what :func:`magnitudes` says."""
     found = encode(plane, dtype, exponent, quantiser)
     scales = None if found.scales is None else found.scales[None]
     each = None if quantiser is None else quantiser[None]
-    return decode(found.values[None], dtype, (exponent,), scales=scales, quantiser=each)[0]
+    back = decode(found.values[None], dtype, (exponent,), scales=scales, quantiser=each)[0]
+    return back, magnitudes(plane, found, exponent)
 
 
 def magnitudes(

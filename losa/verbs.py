@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from losa import console, flags
-from losa.config import ExtractConfig, checked
+from losa.config import ExtractConfig, LiveConfig, checked, load_yaml
 from losa.errors import MismatchError, StoreError, UsageError
 
 # A path has one slash where a URL has two.
@@ -263,6 +263,34 @@ def import_(
     with console.bytes_bar() as progress:
         result = import_store(file, store, durable=durability == "full", progress=progress)
     console.show_result(result)
+
+
+def live_settings(own: Mapping[str, Any], live: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``losa adapt`` is told of its features where it trains live; else nothing.
+
+    Flags win over the ``live`` section of the configuration file. ``--taps`` are the backbone's.
+
+    Args:
+        own: the flags that ``adapt`` always takes.
+        live: those of :data:`losa.flags.LIVE`.
+
+    Raises:
+        UsageError: flags of a live training come without --live, or --store with it.
+    """
+    given = flags.given(live)
+    is_live = bool(given.pop("live", False))
+    from_file = load_yaml(own["config"]).get("live") if own["config"] is not None else None
+    if not is_live and from_file is None:
+        for name in given:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(flag, "needs --live", "a store knows how it was extracted")
+        return {}
+    if own["store"] is not None:
+        raise UsageError("--store", "does not go with --live", "give one of them")
+    taps = {} if own["taps"] is None else {"taps": own["taps"]}
+    section = from_file if isinstance(from_file, dict) else {}
+    every = {"taps": "all"} if taps else {}
+    return {"live": checked(LiveConfig, {**section, **given, **taps}), **every}
 
 
 @flags.taking(flags.SCOUT)

@@ -12,6 +12,7 @@ import pytest
 
 from losa import console
 from losa.errors import MismatchError, StoppedError, StoreError
+from losa.extract.extraction import ExtractEvent
 
 
 def fail(error: BaseException) -> int:
@@ -121,6 +122,22 @@ def test_a_table_is_aligned_on_stderr(capsys: pytest.CaptureFixture[str]) -> Non
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == ["name  rows", "a        5", "long  1234"]
+
+
+def test_a_bar_tells_bytes_a_second_only_of_rows_that_have_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = {}
+    for row_bytes in (0, 10**9):
+        screen = io.StringIO()
+        monkeypatch.setattr("sys.stderr", screen)
+        with console.extract_bar() as tell:
+            tell(ExtractEvent(1, 2, row_bytes, "probes on cells", "probes"))
+            tell(ExtractEvent(2, 2, row_bytes, "probes on cells", "probes"))
+        shown[row_bytes] = screen.getvalue()
+    assert "GB/s" in shown[10**9]
+    assert "GB/s" not in shown[0]
+    assert "probes/s" in shown[0]
 
 
 def test_bars_follow_bytes_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from losa.interrupt import PREEMPTED, SIGNALS, StopRequest
+from losa.errors import StoppedError
+from losa.interrupt import PREEMPTED, SAME_SECONDS, SIGNALS, StopRequest
 
 
 class TerminatedError(Exception):
@@ -29,8 +30,10 @@ def fixture_handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def test_the_first_signal_is_noted_and_the_second_acts() -> None:
+def test_the_first_signal_is_noted_and_the_second_acts(monkeypatch: pytest.MonkeyPatch) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    seconds = iter([100.0, 100.0 + SAME_SECONDS])
+    monkeypatch.setattr("losa.interrupt.time.monotonic", lambda: next(seconds))
     with StopRequest() as stop:
         before = stop.is_set
         os.kill(os.getpid(), signal.SIGINT)
@@ -39,6 +42,70 @@ def test_the_first_signal_is_noted_and_the_second_acts() -> None:
             os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             stop.leave()
+
+
+def test_what_a_launcher_sends_to_a_process_and_to_its_group_is_one_signal() -> None:
+    signal.signal(signal.SIGTERM, terminate)
+    with StopRequest() as stop:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.name == "SIGTERM"
+
+
+def test_another_signal_is_a_second_one_at_once() -> None:
+    signal.signal(signal.SIGTERM, terminate)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with pytest.raises(TerminatedError):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.name == "SIGUSR1"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("turned_into", [None, RuntimeError("what a library made of it")])
+def test_a_block_with_nothing_to_finish_ends_at_once_as_pre_empted(
+    number: signal.Signals, turned_into: Exception | None
+) -> None:
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), number)
+        except KeyboardInterrupt as error:
+            raise turned_into or error from None
+        pytest.fail("it went on")
+
+    with (
+        pytest.raises(StoppedError) as told,
+        StopRequest() as stop,
+        stop.at_once("s.zarr", "before it wrote a row", "start again"),
+    ):
+        work()
+    assert str(told.value) == (
+        f"s.zarr: told to end ({number.name}) before it wrote a row; start again"
+    )
+    assert told.value.exit_code == 75
+
+
+def test_ctrl_c_and_errors_leave_such_a_block_as_they_always_do() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt), StopRequest() as stop, stop.at_once("s", "early"):
+        os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(TerminatedError), StopRequest() as stop, stop.at_once("s", "early"):
+        terminate()
+
+
+def test_an_error_of_such_a_block_is_its_own_where_the_signal_had_come_before() -> None:
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with pytest.raises(TerminatedError), stop.at_once("s.zarr", "while it sealed the store"):
+            terminate()
+
+
+def test_after_such_a_block_the_first_signal_is_only_noted() -> None:
+    with StopRequest() as stop:
+        with stop.at_once("s.zarr", "early"):
+            pass
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert stop.name == "SIGUSR2"
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, terminate])

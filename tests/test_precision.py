@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from losa.features import StoreDtype
 from losa.precision import (
     Encoded,
+    EncodedPlanes,
     channel_scales,
     decode,
     encode,
@@ -60,7 +61,7 @@ def test_bfloat16_bits_are_the_nearest_ones() -> None:
 def test_decoding_gives_back_the_features_to_the_dtypes_precision(
     dtype: StoreDtype, step: float, exponent: int
 ) -> None:
-    back = rounded_to(dtype, plane(100.0), exponent)
+    back, _ = rounded_to(dtype, plane(100.0), exponent)
     assert back.dtype == torch.float32
     torch.testing.assert_close(back, plane(100.0), rtol=step, atol=1e-6)
 
@@ -75,7 +76,7 @@ def test_scaling_by_the_exponent_loses_no_bit() -> None:
     # Values whose scaled form is still a normal float16: power-of-two scaling is then exact.
     plain = plane().half().float()
     large = plain * 2.0**5
-    assert torch.equal(rounded_to("float16", large, 5), large)
+    assert torch.equal(rounded_to("float16", large, 5)[0], large)
 
 
 def test_planes_are_decoded_to_the_dtype_asked_for() -> None:
@@ -159,7 +160,7 @@ def test_no_int8_feature_is_further_off_than_half_a_step(row: list[float], size:
     values = torch.tensor(row)[None, None].float()
     found = int8(values, channel)
     assert found.scales is not None
-    back = rounded_to("int8", values, 0, torch.stack([MEAN, channel]))
+    back, _ = rounded_to("int8", values, 0, torch.stack([MEAN, channel]))
     step = found.scales.double()[..., None] * channel.double()
     rounding = 2**-22 * (values.abs() + MEAN.abs()).double()
     assert bool(((back - values).abs() <= step * (0.5 + 1e-4) + rounding).all())
@@ -223,6 +224,34 @@ def test_a_channel_that_is_the_same_everywhere_costs_nothing_and_comes_back() ->
     flat = values.reshape(-1, 7).numpy()
     std = torch.from_numpy(channel_scales(flat.std(0)[None])[0])
     quantiser = torch.stack([torch.from_numpy(flat.mean(0)), std])
-    back = rounded_to("int8", values, 0, quantiser)
+    back, _ = rounded_to("int8", values, 0, quantiser)
     assert bool(back[..., 1].eq(1000.0).all())
     assert float((back - values).abs().max()) < 0.05 * flat.std()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int8"])
+def test_encoded_planes_are_decoded_one_by_one_and_by_gain_and_shift(dtype: StoreDtype) -> None:
+    generator = torch.Generator().manual_seed(4)
+    quantiser = torch.rand(2, 2, 5, generator=generator) + 0.5
+    exponents = (0, 2) if dtype == "float16" else (0, 0)
+    each = [
+        encode(torch.randn(3, 4, 5, generator=generator), dtype, exponent, quantum)
+        for exponent, quantum in zip(exponents, quantiser, strict=True)
+    ]
+    is_int8 = dtype == "int8"
+    ones = [torch.ones(3, 4)] * 2
+    scales = torch.stack([found.scales for found in each if found.scales is not None] or ones)
+    raw = torch.stack([found.values for found in each])
+    found = EncodedPlanes(
+        raw, dtype, exponents, scales if is_int8 else None, quantiser if is_int8 else None
+    )
+    whole = decode(
+        *(raw, dtype, exponents),
+        scales=found.token_scales,
+        quantiser=found.quantiser,
+    )
+    assert torch.equal(torch.stack(list(found)), whole)
+    assert torch.equal(found.decoded(), whole)
+    values = torch.stack(found.values).float() * scales.float()[..., None]
+    by_parts = values * found.gain()[:, None, None] + found.shift()[:, None, None]
+    torch.testing.assert_close(by_parts, whole)

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from losa.adapt.folding import Residual
+from losa.adapt.fused import Form, Weights, pooled
 from losa.adapt.head import Head, Pool, PoolName
 from losa.adapt.mixer import Mixer, Order
 from losa.adapt.standardise import Standardise, checked_planes
 from losa.errors import UsageError
 from losa.features import FeatureSpec
-
-Residual = Literal["refine", "sum", "stream"]
+from losa.precision import EncodedPlanes
 
 
 @dataclass(frozen=True, slots=True)
 class SideOptions:
     """The switches of a side network, and the one owner of their defaults.
 
-    ``token_rank`` of ``None`` means the same as ``rank``; what the other switches mean stands in
-    docs/paper.md, row by row.
+    ``token_rank`` of ``None`` means the same as ``rank``; ``width`` is that of adaptors without
+    mixers, of ``None`` their own. What the other switches mean stands in docs/paper.md, row by row.
 
     Raises:
         UsageError: a rank is below 1, a dropout is outside 0..1, or a name is unknown.
@@ -36,9 +38,11 @@ class SideOptions:
     mixer_norm: bool = False
     pool: PoolName = "auto"
     dropout: float = 0.0
+    width: int | None = None
 
     def __post_init__(self) -> None:
-        for name, rank in (("--rank", self.rank), ("--token-rank", self.token_rank)):
+        widths = {"--rank": self.rank, "--token-rank": self.token_rank, "--width": self.width}
+        for name, rank in widths.items():
             if rank is not None and rank < 1:
                 raise UsageError(name, f"{rank} is not a width", "give 1 or more")
         if not 0.0 <= self.dropout < 1.0:
@@ -86,12 +90,13 @@ class LoSA(Adaptor):
         UsageError: the options do not fit the spec's grid, or the grid is a video's.
 
     Example:
-        >>> import torch
         >>> from losa.features import TokenGrid
         >>> spec = FeatureSpec("vit_s", (3, 7, 11), TokenGrid(4, 4, prefix=1), 16)
         >>> LoSA(spec, rank=8, num_classes=10)(torch.zeros(3, 2, 17, 16)).shape
         torch.Size([2, 10])
     """
+
+    pooling: Float[Tensor, "... l"]
 
     def __init__(
         self,
@@ -120,9 +125,36 @@ class LoSA(Adaptor):
             for _ in range(taps)
         )
         self.head = Head(self.pool.vectors * channels, num_classes)
+        # Pooling is linear in the tokens: what it makes of the identity is its matrix.
+        matrix = self.pool(torch.eye(tokens)[None]).view(self.pool.vectors, tokens)
+        self.register_buffer("pooling", matrix, persistent=False)
 
     def forward(self, planes: Iterable[Float[Tensor, "b l d"]]) -> Float[Tensor, "b y"]:
         """Logits of one batch.
+
+        Unless mixers normalise, planes are read where they lie, in whichever dtype, and none is
+        copied as a whole; see :mod:`losa.adapt.fused`. Otherwise :meth:`plain` does it.
+
+        Raises:
+            MismatchError: the planes are not the spec's.
+        """
+        encoded = planes if isinstance(planes, EncodedPlanes) else None
+        if self.options.mixer_norm:
+            return self.plain(planes)
+        found = checked_planes(planes if encoded is None else encoded.values, self.spec)
+        if torch.is_grad_enabled() and any(plane.requires_grad for plane in found):
+            return self.plain(found)
+        compute = _product_dtype(self.standardise.mean)
+        folded = self.standardise.folded(found, encoded, compute)
+        is_channel_first = self.options.order == "channel-token"
+        dropout = self.options.dropout if self.training else 0.0
+        form = Form(is_channel_first, self.options.residual, self.pooling, dropout)
+        rows = pooled(folded, form, self._weights())
+        logits: Float[Tensor, "b y"] = self.head(rows.transpose(0, 1).flatten(1))
+        return logits
+
+    def plain(self, planes: Iterable[Float[Tensor, "b l d"]]) -> Float[Tensor, "b y"]:
+        """Logits of one batch, mixer by mixer: what :meth:`forward` is held against.
 
         Raises:
             MismatchError: the planes are not the spec's.
@@ -133,6 +165,22 @@ class LoSA(Adaptor):
         refined = RESIDUALS[self.options.residual](zip(standard, self.mixers, strict=True))
         logits: Float[Tensor, "b y"] = self.head(self.pool(refined))
         return logits
+
+    def _weights(self) -> Weights:
+        """The weights of all mixers, stacked."""
+        mixers = [mixer for mixer in self.mixers if isinstance(mixer, Mixer)]
+        return Weights(
+            torch.stack([mixer.channel.down for mixer in mixers]),
+            torch.stack([mixer.channel.up.t() for mixer in mixers]),
+            torch.stack([mixer.token.down for mixer in mixers]),
+            torch.stack([mixer.token.up.t() for mixer in mixers]),
+        )
+
+
+def _product_dtype(like: Tensor) -> torch.dtype:
+    """What products with planes are computed in: autocast's dtype, or that of the weights."""
+    kind = like.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else like.dtype
 
 
 Steps = Iterator[tuple[Tensor, nn.Module]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -14,33 +15,6 @@ from losa.adapt.standardise import Standardise, checked_planes
 from losa.features import FeatureSpec
 
 
-class Linear(Adaptor):
-    """The side network's head on the last tap alone.
-
-    Raises:
-        UsageError: the options do not fit the spec's grid, or the grid is a video's.
-    """
-
-    def __init__(
-        self, spec: FeatureSpec, num_classes: int = 10, *, options: SideOptions | None = None
-    ) -> None:
-        super().__init__()
-        self.spec = spec
-        self.pool = Pool(spec.grid, (options or SideOptions()).pool)
-        self.standardise = Standardise(spec)
-        self.head = Head(self.pool.vectors * spec.channels, num_classes)
-
-    def forward(self, planes: Iterable[Float[Tensor, "b l d"]]) -> Float[Tensor, "b y"]:
-        """Logits of one batch.
-
-        Raises:
-            MismatchError: the planes are not the spec's.
-        """
-        last = checked_planes(planes, self.spec)[-1]
-        logits: Float[Tensor, "b y"] = self.head(self.pool(self.standardise(last, -1)))
-        return logits
-
-
 class LinearAll(Adaptor):
     """One head on the pooled tokens of all taps, side by side.
 
@@ -48,6 +22,9 @@ class LinearAll(Adaptor):
         UsageError: the options do not fit the spec's grid, or the grid is a video's.
     """
 
+    seen: ClassVar[slice] = slice(None)
+    """Which of the taps, by position, the head sees."""
+
     def __init__(
         self, spec: FeatureSpec, num_classes: int = 10, *, options: SideOptions | None = None
     ) -> None:
@@ -55,7 +32,8 @@ class LinearAll(Adaptor):
         self.spec = spec
         self.pool = Pool(spec.grid, (options or SideOptions()).pool)
         self.standardise = Standardise(spec)
-        self.head = Head(len(spec.taps) * self.pool.vectors * spec.channels, num_classes)
+        taps = len(spec.taps[self.seen])
+        self.head = Head(taps * self.pool.vectors * spec.channels, num_classes)
 
     def forward(self, planes: Iterable[Float[Tensor, "b l d"]]) -> Float[Tensor, "b y"]:
         """Logits of one batch.
@@ -63,9 +41,13 @@ class LinearAll(Adaptor):
         Raises:
             MismatchError: the planes are not the spec's.
         """
-        pooled = [
-            self.pool(self.standardise(plane, position))
-            for position, plane in enumerate(checked_planes(planes, self.spec))
-        ]
+        found = list(enumerate(checked_planes(planes, self.spec)))[self.seen]
+        pooled = [self.pool(self.standardise(plane, position)) for position, plane in found]
         logits: Float[Tensor, "b y"] = self.head(torch.cat(pooled, dim=1))
         return logits
+
+
+class Linear(LinearAll):
+    """The side network's head on the last tap alone."""
+
+    seen = slice(-1, None)

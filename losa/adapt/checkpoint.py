@@ -17,7 +17,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from losa.adapt.adaptor import Adaptor, SideOptions
+from losa.adapt.numberscores import Scale
 from losa.adapt.registry import build_adaptor
+from losa.adapt.snapshot import load_snapshot
+from losa.adapt.targets import Kind
 from losa.errors import StoreError, UsageError
 from losa.features import FeatureSpec
 from losa.store.files import canonical_json, sha256, write_atomic
@@ -37,7 +40,10 @@ class AdaptorCard:
     store's plan; ``exponents`` are its powers of two, one a tap, and ``quantiser`` mean and scale
     of its channels, of int8 alone. ``order_seed`` is the seed of its data set's 80/20 split,
     ``listings`` has the digest of each split's listed samples, and ``numerics`` is how the store's
-    backbone was computed (device, autocast, batch size).
+    backbone was computed (device, autocast, batch size). ``task`` is what logits are: of
+    ``classes`` one holds, of ``labels`` any number; of ``numbers`` each is one in units of its
+    deviation, ``scale`` has mean and deviation of each, and ``classes`` their names. ``targets`` is
+    the digest of the file of targets, if there was one.
     """
 
     adaptor: str
@@ -53,6 +59,9 @@ class AdaptorCard:
     numerics: Mapping[str, Any]
     exponents: tuple[int, ...] = ()
     quantiser: tuple[tuple[tuple[float, ...], ...], ...] = ()
+    task: Kind = "classes"
+    targets: str = ""
+    scale: Scale = ()
     losa: str = __version__
     format: int = FORMAT
 
@@ -75,7 +84,17 @@ class AdaptorCard:
             "numerics": dict(self.numerics),
             "exponents": list(self.exponents),
             **({"quantiser": self._quantiser_json()} if self.quantiser else {}),
+            **self._task_json(),
         }
+
+    def _task_json(self) -> dict[str, Any]:
+        """Nothing for what is as in most runs: one label a sample, of the store's own."""
+        values = {
+            "task": "" if self.task == "classes" else self.task,
+            "targets": self.targets,
+            "scale": [list(pair) for pair in self.scale],
+        }
+        return {name: value for name, value in values.items() if value}
 
     def _quantiser_json(self) -> list[list[list[float]]]:
         return [[list(values) for values in tap] for tap in self.quantiser]
@@ -106,6 +125,8 @@ class AdaptorCard:
             raise StoreError(
                 subject, f"quantiser: is not what {card.spec.dtype} has", "train again"
             )
+        if not _has_a_scale(card):
+            raise StoreError(subject, f"scale: is not what {card.task} have", "train again")
         return card
 
     @property
@@ -187,15 +208,16 @@ def load_adaptor(run_dir: Path, *, which: str = "best") -> tuple[Adaptor, Adapto
 
     Args:
         run_dir: the folder that ``losa adapt`` wrote.
-        which: name of the weights file without its ending, ``best`` or ``last``.
+        which: ``best``, or ``last``: those of the snapshot, averaged if the run averages.
 
     Raises:
         StoreError: the run is missing, damaged, of another format, or its files do not belong
             together.
+        MismatchError: the snapshot is another run's.
     """
     card = load_card(run_dir)
     path = run_dir / f"{which}.safetensors"
-    tensors = load_weights(path, card)
+    tensors = _last_weights(path, card) if which == "last" else load_weights(path, card)
     try:
         with torch.random.fork_rng(devices=[]):
             adaptor = build_adaptor(card.adaptor, card.spec, len(card.classes), card.options)
@@ -204,6 +226,21 @@ def load_adaptor(run_dir: Path, *, which: str = "best") -> tuple[Adaptor, Adapto
         reason = str(error).splitlines()[0]
         raise StoreError(path, f"does not fit {CARD_NAME}: {reason}", "train again") from None
     return adaptor.eval(), card
+
+
+def _last_weights(path: Path, card: AdaptorCard) -> dict[str, Tensor]:
+    """The weights of a run's last snapshot that its val would judge."""
+    snapshot = load_snapshot(path, card.digest)
+    if snapshot is None:
+        raise StoreError(path, "does not exist", "give the folder of a run that has begun")
+    return snapshot.group("ema") or snapshot.group("weights")
+
+
+def _has_a_scale(card: AdaptorCard) -> bool:
+    """Whether numbers have a finite mean and deviation each, and other tasks have none."""
+    count = len(card.classes) if card.task == "numbers" else 0
+    is_finite = all(math.isfinite(mean) and 0 < std < math.inf for mean, std in card.scale)
+    return is_finite and len(card.scale) == count
 
 
 def _has_its_scales(card: AdaptorCard) -> bool:

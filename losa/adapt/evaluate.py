@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +16,18 @@ from losa.adapt.adaptor import Adaptor
 from losa.adapt.checkpoint import AdaptorCard, load_adaptor
 from losa.adapt.loader import FeatureLoader
 from losa.adapt.metrics import MetricSums
+from losa.adapt.objective import Sums, objective_of
 from losa.adapt.partition import Part, check_labels, clean_rows, held_out, part_of
+from losa.adapt.predictions import Predictions, check_places
 from losa.adapt.report import read_report
 from losa.adapt.ring import FeatureBatch, RingOptions, ring_on
 from losa.adapt.rundir import REPORT_NAME, load_config
-from losa.adapt.source import FeatureSource
+from losa.adapt.scoresheet import Evaluation, PlainEvaluation
+from losa.adapt.source import READABLE, FeatureSource
+from losa.adapt.targets import Kind
+from losa.adapt.task import Task, targets_digest, task_in, with_task
+from losa.adapt.taskpredictions import TaskPredictions
+from losa.adapt.viewmean import ViewMean
 from losa.config import AdaptConfig
 from losa.device import Compute, resolve_compute
 from losa.errors import MismatchError, StoreError, UsageError
@@ -29,10 +35,26 @@ from losa.store.files import write_atomic
 from losa.store.opening import open_source
 from losa.store.plan import differing_fields
 
-PRINTED_CLASSES: Final = 100
-"""A confusion matrix of more classes is too much for a result of one line."""
-
 EachBatch = Callable[[FeatureBatch, Float[Tensor, "b y"]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateRequest:
+    """A run, and what to measure it on: the split of a store, its own unless told otherwise.
+
+    Of a sample that the store has several views of, the clean one counts, unless ``is_averaged``:
+    then the mean of what is said of all. ``targets`` is a file of targets, the run's own unless
+    told otherwise; ``is_listed`` keeps what was predicted for each sample.
+    """
+
+    run: Path
+    store: Path | None = None
+    split: str = "test"
+    device: str = "auto"
+    batch_size: int = 64
+    is_averaged: bool = False
+    targets: Path | None = None
+    is_listed: bool = False
 
 
 def evaluate(
@@ -44,14 +66,7 @@ def evaluate(
     batch_size: int = 64,
     predictions: Path | None = None,
 ) -> dict[str, Any]:
-    """Metrics of a run's best weights on a split of a store, the run's own unless told otherwise.
-
-    Samples are looked at as they are: of several views, the clean one counts. Another store will do
-    if its features came about in the same way. Where the run held rows out of
-    train, and the store's train is the one it did so from, ``train`` means the others, and ``val``
-    of a store without one means those. Autocast is the run's
-    own, but for a run of a CUDA device on a CPU, which is evaluated without; ``amp_dtype`` of the
-    result says which it was.
+    """Metrics of a run on a split of a store as plain values; see :func:`evaluate_store`.
 
     Args:
         run_dir: the folder that ``losa adapt`` wrote.
@@ -63,38 +78,152 @@ def evaluate(
             its probability; the last two are empty where the sample could not be read.
 
     Raises:
+        UsageError: there is no folder for the predictions.
+        LosaError: as :func:`evaluate_store` does.
+    """
+    check_places(predictions, None)
+    request = EvaluateRequest(run_dir, store_path, split, device, batch_size)
+    found = evaluate_store(replace(request, is_listed=predictions is not None))
+    if predictions is not None and found.predictions is not None:
+        write_atomic(predictions, found.predictions.csv())
+    return found.result
+
+
+def evaluate_store(request: EvaluateRequest) -> Evaluation | PlainEvaluation:
+    """A run's best weights on a split of a store.
+
+    Another store than the run's will do if its features came about in the same way. Where the run
+    held rows out of train, and the store's train is the one it did so from, ``train`` means the
+    others, and ``val`` of a store without one means those. Autocast is the run's own, but for a
+    run of a CUDA device on a CPU, which is evaluated without; ``amp_dtype`` of the result says
+    which it was.
+
+    Raises:
         StoreError: the run or the store is missing or damaged, or has no such split.
         MismatchError: the store's backbone, preprocessing, taps or classes are not the run's.
-        UsageError: there is no folder for the predictions.
-        InputError: samples of the split have no label, or several.
+        UsageError: views are to be averaged, and the split has one of each sample.
+        InputError: samples of the split have no label; a file of targets is not as it should be.
     """
-    if predictions is not None:
-        _check_place(predictions)
-    adaptor, card = load_adaptor(run_dir)
-    config = load_config(run_dir)
-    store = open_source(store_path) if store_path is not None else _own_store(config)
+    adaptor, card = load_adaptor(request.run)
+    config = load_config(request.run)
+    store = open_source(request.store) if request.store is not None else _own_store(config)
+    store = _with_task_of_run(store, request.targets or config.targets, card)
     check_same_features(card, store)
-    compute = _compute_of_run(run_dir, config, device)
-    part = _part_of_run(store, split, config, card)
-    sums = MetricSums(len(card.classes), compute.device)
-    table = _Predictions(part) if predictions is not None else None
-    with ring_on(store, card.spec.taps, RingOptions(batch_size, compute.device)) as ring:
-        loader = FeatureLoader(part.split, part.rows, ring)
+    compute = _compute_of_run(request.run, config, request.device)
+    part = _part_of_run(store, request.split, config, card)
+    sums = objective_of(store, config, card.scale, compute.device).sums()
+    predictions = _predictions_of(part, card, task_in(store), compute, is_listed=request.is_listed)
+    scoring = _Scoring(part, sums, compute, predictions)
+    rows = views_of(part, request.split) if request.is_averaged else part.rows
+    with ring_on(store, card.spec.taps, RingOptions(request.batch_size, compute.device)) as ring:
+        loader = FeatureLoader(part.split, rows, ring)
         module = adaptor.to(compute.device)
-        for _ in score_part(module, loader, part, compute, sums, table.add if table else None):
-            pass
-    if table is not None and predictions is not None:
-        write_atomic(predictions, table.csv(card.classes))
-    confusion = sums.confusion()
-    is_small = confusion is not None and len(confusion) <= PRINTED_CLASSES
-    return {
-        "run": str(run_dir),
+        if request.is_averaged:
+            scoring.averaged(module, loader, card.task)
+        else:
+            scoring.clean(module, loader)
+    facts = {
+        "run": str(request.run),
         "store_id": store.store_id,
-        "split": split,
+        "split": request.split,
+        "views": "average" if request.is_averaged else "clean",
         "amp_dtype": compute.amp_dtype,
-        **sums.metrics().to_json(),
-        **({"confusion": confusion.tolist()} if confusion is not None and is_small else {}),
     }
+    if isinstance(sums, MetricSums) and isinstance(predictions, Predictions):
+        return Evaluation(facts, sums, predictions, card.classes)
+    assert not isinstance(predictions, Predictions)
+    return PlainEvaluation(facts, sums, predictions)
+
+
+def _with_task_of_run(
+    store: FeatureSource, targets: Path | None, card: AdaptorCard
+) -> FeatureSource:
+    """A store with the targets that a run predicts, of which some may be missing.
+
+    Raises:
+        MismatchError: its labels, or those of the file, are of another kind.
+    """
+    found = with_task(store, targets, card.classes)
+    task = task_in(found)
+    kind = "classes" if task is None else task.kind
+    if kind != card.task:
+        subject = "--store" if targets is None else targets
+        what = f"has {kind}, and the run predicts {card.task}"
+        raise MismatchError(subject, what, "give --targets of the run's kind")
+    return found
+
+
+def _predictions_of(
+    part: Part, card: AdaptorCard, task: Task | None, compute: Compute, *, is_listed: bool
+) -> Predictions | TaskPredictions | None:
+    """Where predictions go; of classes they are kept always, for reliability needs them."""
+    split = part.split
+    rows = np.concatenate([part.rows, part.skipped])
+    listed, labels = split.source_index[rows], split.labels[rows].astype(np.int64)
+    if task is None or task.kind == "classes":
+        return Predictions(split.samples, listed, labels, card.classes, compute.device)
+    if not is_listed:
+        return None
+    return TaskPredictions(split.samples, listed, labels, task=task, scale=card.scale)
+
+
+class _Scoring:
+    """The sums and predictions of one part, by its clean views or by the average of all."""
+
+    def __init__(
+        self,
+        part: Part,
+        sums: Sums,
+        compute: Compute,
+        predictions: Predictions | TaskPredictions | None,
+    ) -> None:
+        self._part = part
+        self._sums = sums
+        self._compute = compute
+        self._predictions = predictions
+
+    def clean(self, module: nn.Module, loader: FeatureLoader) -> None:
+        """Score the rows of the part."""
+        source = self._part.split.source_index
+
+        def each(batch: FeatureBatch, logits: Float[Tensor, "b y"]) -> None:
+            self._keep(source[batch.rows], logits)
+
+        for _ in score_part(module, loader, self._part, self._compute, self._sums, each):
+            pass
+
+    def averaged(self, module: nn.Module, loader: FeatureLoader, kind: Kind) -> None:
+        """Score the samples of the part by all of their views, which the loader has in order."""
+        split = self._part.split
+        mean = ViewMean(split.source_index[loader.rows], kind)
+        for batch, logits in _each_logits(module, loader, self._compute):
+            source, means, labels = mean.add(logits, batch.labels)
+            self._sums.add(means, labels)
+            self._keep(source, means)
+        every = np.concatenate([self._part.rows, self._part.skipped])
+        unread = every[~np.isin(split.source_index[every], split.source_index[loader.rows])]
+        self._sums.add_skipped(torch.from_numpy(split.labels[unread].astype(np.int64)))
+
+    def _keep(self, source: Int64[np.ndarray, "..."], logits: Float[Tensor, "n y"]) -> None:
+        if self._predictions is not None:
+            self._predictions.add(source, logits)
+
+
+def views_of(part: Part, name: str) -> Int64[np.ndarray, "n"]:
+    """All readable rows of a part's samples, the views of a sample side by side.
+
+    Raises:
+        UsageError: the split has one view of each sample.
+    """
+    split = part.split
+    if not split.views.any():
+        what = f"average: {name} has one view of each sample"
+        raise UsageError("--views", what, "give clean, or flip with --dataset")
+    samples = split.source_index[np.concatenate([part.rows, part.skipped])]
+    rows = np.flatnonzero(np.isin(split.source_index, samples) & (split.status == READABLE))
+    order = np.lexsort((split.views[rows], split.source_index[rows]))
+    grouped: Int64[np.ndarray, "n"] = rows[order]
+    return grouped
 
 
 def score_part(
@@ -102,19 +231,26 @@ def score_part(
     loader: FeatureLoader,
     part: Part,
     compute: Compute,
-    sums: MetricSums,
+    sums: Sums,
     each: EachBatch | None = None,
 ) -> Iterator[int]:
     """Add a part to ``sums``, batch by batch; yields the number of batches done after each."""
-    module.eval()
     sums.add_skipped(torch.from_numpy(part.skipped_labels))
-    for step, batch in enumerate(loader.epoch(0)):
-        with torch.inference_mode(), compute.autocast():
-            logits = module(loader.decode(batch)).float()
+    for step, (batch, logits) in enumerate(_each_logits(module, loader, compute)):
         sums.add(logits, batch.labels)
         if each is not None:
             each(batch, logits)
         yield step + 1
+
+
+def _each_logits(
+    module: nn.Module, loader: FeatureLoader, compute: Compute
+) -> Iterator[tuple[FeatureBatch, Float[Tensor, "b y"]]]:
+    module.eval()
+    for batch in loader.epoch(0):
+        with torch.inference_mode(), compute.autocast():
+            logits = module(loader.planes(batch)).float()
+        yield batch, logits
 
 
 def logits_of_rows(
@@ -134,7 +270,7 @@ def logits_of_rows(
         loader = FeatureLoader(store.split(split), rows, ring)
         for batch in loader.epoch(0):
             with torch.inference_mode():
-                parts.append(module(loader.decode(batch)).float().cpu())
+                parts.append(module(loader.planes(batch)).float().cpu())
     return torch.cat(parts)
 
 
@@ -156,13 +292,14 @@ def check_same_features(card: AdaptorCard, store: FeatureSource) -> None:
                 "features": ours,
                 "backbone": card.backbone,
                 "preprocessing": card.preprocessing,
-                "classes": list(card.classes),
+                "classes": [] if card.targets else list(card.classes),
             },
             {
                 "features": theirs,
                 "backbone": store.plan.backbone,
                 "preprocessing": store.plan.preprocessing,
-                "classes": list(store.classes),
+                # Of a file of targets the classes are its own.
+                "classes": [] if card.targets else list(store.classes),
             },
         )
     )
@@ -176,16 +313,10 @@ def check_same_features(card: AdaptorCard, store: FeatureSource) -> None:
         )
 
 
-def _check_place(predictions: Path) -> None:
-    """Refuse before the work what could not be written after it."""
-    if not predictions.parent.is_dir():
-        what = f"the folder {predictions.parent} does not exist"
-        raise UsageError("--predictions", what, "make it first")
-    if predictions.is_dir():
-        raise UsageError("--predictions", f"{predictions} is a folder", "name a file")
-
-
 def _own_store(config: AdaptConfig) -> FeatureSource:
+    if config.live is not None:
+        what = "is needed: the run was trained live, on no store"
+        raise UsageError("--dataset", what, "give raw media, or --store")
     try:
         return open_source(config.store, regime=config.read)
     except StoreError as error:
@@ -211,7 +342,8 @@ def _is_of_cpu(run_dir: Path, config: AdaptConfig) -> bool:
 
 def _part_of_run(store: FeatureSource, split: str, config: AdaptConfig, card: AdaptorCard) -> Part:
     is_own_val = split == "val" and "val" in store.splits
-    if split in ("train", "val") and not is_own_val and _was_held_out_of(store, card):
+    is_held_out = config.val_fraction > 0 and _was_held_out_of(store, card)
+    if split in ("train", "val") and not is_own_val and is_held_out:
         train = store.split("train")
         learnt, held = held_out(store, config.val_fraction, config.seed)
         return part_of(train, held if split == "val" else np.intersect1d(learnt, clean_rows(train)))
@@ -230,34 +362,5 @@ def _was_held_out_of(store: FeatureSource, card: AdaptorCard) -> bool:
         and "val" not in card.listings
         and train.listing == card.listings.get("train")
         and store.plan.order_seed == card.order_seed
+        and targets_digest(store) == card.targets
     )
-
-
-class _Predictions:
-    """What was predicted for each readable row of a part, kept as two numbers a row."""
-
-    def __init__(self, part: Part) -> None:
-        self._part = part
-        self._found: dict[int, tuple[int, float]] = {}
-
-    def add(self, batch: FeatureBatch, logits: Float[Tensor, "b y"]) -> None:
-        """Take one batch."""
-        best = logits.softmax(1).max(1)
-        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        self._found.update(zip(batch.rows.tolist(), pairs, strict=True))
-
-    def csv(self, classes: tuple[str, ...]) -> bytes:
-        """The table in the data set's order."""
-        split = self._part.split
-        listed = np.concatenate([self._part.rows, self._part.skipped])
-        order = listed[np.argsort(split.source_index[listed], kind="stable")]
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["key", "label", "predicted", "probability"])
-        for row in order.tolist():
-            sample = split.samples[int(split.source_index[row])]
-            predicted, probability = self._found.get(row, (None, None))
-            name = "" if predicted is None else classes[predicted]
-            share = "" if probability is None else f"{probability:.6f}"
-            table.writerow([sample.key, classes[sample.label], name, share])
-        return text.getvalue().encode()

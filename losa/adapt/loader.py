@@ -18,7 +18,7 @@ from losa.adapt.ring import BatchSource, FeatureBatch
 from losa.adapt.source import RowReader
 from losa.adapt.views import ViewDraw
 from losa.errors import InputError
-from losa.precision import decode
+from losa.precision import EncodedPlanes, decode
 from losa.store.order import EpochOrder
 
 
@@ -71,6 +71,13 @@ class FeatureLoader:
         first = start * self.ring.options.batch_size
         self.split.follow(order, self.ring.spec.taps, first)
         return batches
+
+    def planes(self, batch: FeatureBatch) -> EncodedPlanes:
+        """The planes of a batch as they are stored; they live as long as the batch."""
+        ring = self.ring
+        return EncodedPlanes(
+            *(batch.features, ring.spec.dtype, tuple(ring.exponents), batch.scales, ring.quantiser)
+        )
 
     def decode(
         self, batch: FeatureBatch, to: torch.dtype = torch.float32

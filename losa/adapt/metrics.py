@@ -2,7 +2,8 @@
 
 All are fractions in 0..1, over the *listed* rows: a sample that could not be read counts as wrong,
 otherwise skipping hard files would raise the score. ``top1_readable`` leaves such rows out, and so
-does ``loss``, which has no value for them.
+do ``loss``, the negative log-likelihood, and the figures of reliability, which have no value for
+them.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody reads
 from jaxtyping import Float, Int64
 from torch import Tensor
+
+from losa.adapt.reliability import Reliability, ReliabilitySums
 
 TOP: Final = 5
 CONFUSION_CLASSES: Final = 1000
@@ -22,7 +26,11 @@ CONFUSION_CLASSES: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class SplitMetrics:
-    """What a network scores on a split; ``mean_per_class`` is over the classes that have rows."""
+    """What a network scores on a split; ``mean_per_class`` is over the classes that have rows.
+
+    ``ece`` and ``brier`` are those of :mod:`losa.adapt.reliability`; ``None`` where no classes are
+    predicted.
+    """
 
     top1: float
     top5: float
@@ -31,18 +39,21 @@ class SplitMetrics:
     top1_readable: float
     rows: int
     skipped: int
+    ece: float | None = None
+    brier: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
 
-    def improves_on(self, other: SplitMetrics | None) -> bool:
-        """Whether to choose this over an earlier one: a higher top-1, or the same later on.
+    @property
+    def criterion(self) -> float:
+        """What val chooses by: top-1."""
+        return self.top1
 
-        Of equals the later: a small val set has many ties, an early one is luck more often, and
-        annealed weights hold up better on other data (docs/log.md).
-        """
-        return other is None or self.top1 >= other.top1
+    def shown(self) -> dict[str, float]:
+        """The few figures of a progress bar."""
+        return {"top1": self.top1, "loss": self.loss}
 
 
 class MetricSums:
@@ -54,6 +65,8 @@ class MetricSums:
         self._top5 = torch.zeros((), dtype=torch.int64, device=device)
         self._listed = torch.zeros(classes, dtype=torch.int64, device=device)
         self._right = torch.zeros(classes, dtype=torch.int64, device=device)
+        self._predicted = torch.zeros(classes, dtype=torch.int64, device=device)
+        self._reliability = ReliabilitySums(device)
         self._confusion = (
             torch.zeros(classes * classes, dtype=torch.int64, device=device)
             if classes <= CONFUSION_CLASSES
@@ -71,6 +84,8 @@ class MetricSums:
         self._top5 += (top == labels[:, None]).any(1).sum()
         self._listed.index_add_(0, labels, ones)
         self._right.index_add_(0, labels, (best == labels).long())
+        self._predicted.index_add_(0, best, ones)
+        self._reliability.add(logits, labels)
         if self._confusion is not None:
             self._confusion.index_add_(0, labels * self._classes + best, ones)
 
@@ -86,12 +101,23 @@ class MetricSums:
             return None
         return self._confusion.view(self._classes, self._classes).cpu()
 
+    def class_counts(self) -> Int64[np.ndarray, "3 y"]:
+        """Of each class the listed rows, those that are right, and the rows predicted as it."""
+        found = torch.stack([self._listed, self._right, self._predicted])
+        counts: Int64[np.ndarray, "3 y"] = found.cpu().numpy()
+        return counts
+
+    def reliability(self) -> Reliability:
+        """Confidence against accuracy, bin by bin."""
+        return self._reliability.reliability()
+
     def metrics(self) -> SplitMetrics:
         """The metrics so far; a split without any row scores zero."""
         listed, right = self._listed.cpu().double(), self._right.cpu().double()
         rows = int(listed.sum())
         readable = rows - self._skipped
         present = listed > 0
+        reliability = self.reliability()
         return SplitMetrics(
             top1=_share(float(right.sum()), rows),
             top5=_share(float(self._top5), rows),
@@ -100,6 +126,8 @@ class MetricSums:
             top1_readable=_share(float(right.sum()), readable),
             rows=rows,
             skipped=self._skipped,
+            ece=reliability.ece,
+            brier=reliability.brier,
         )
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+
+from losa.config import AdaptConfig
 
 MOMENTS: Final = ("step", "exp_avg", "exp_avg_sq")
 
@@ -30,25 +33,55 @@ def cosine_lr(step: int, *, lr: float, warmup_steps: int, steps: int) -> float:
     return lr * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; vectors (biases, gains of norms) do not: shrinking a gain is no prior."""
-    trainable = [value for value in module.parameters() if value.requires_grad]
+@dataclass(frozen=True, slots=True)
+class HeadRates:
+    """What the head has for itself: a share of the learning rate, and a decay if not all's."""
+
+    lr_share: float = 1.0
+    weight_decay: float | None = None
+
+
+def head_rates(config: AdaptConfig) -> HeadRates:
+    """The head's rates of a configuration."""
+    share = 1.0 if config.head_lr is None else config.head_lr / config.lr
+    return HeadRates(share, config.head_weight_decay)
+
+
+def parameter_groups(
+    module: nn.Module, weight_decay: float, head: HeadRates | None = None
+) -> list[dict[str, Any]]:
+    """Parameters by what becomes of them; ``lr_share`` is what :func:`set_lr` multiplies by.
+
+    Matrices decay; vectors (biases, gains of norms) do not: shrinking a gain is no prior. What is
+    below the attribute ``head`` goes by its own rates.
+    """
+    head = head or HeadRates()
+    of_head = weight_decay if head.weight_decay is None else head.weight_decay
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, value in module.named_parameters():
+        if not value.requires_grad:
+            continue
+        is_head = name.startswith("head.")
+        decay = (of_head if is_head else weight_decay) if value.ndim > 1 else 0.0
+        groups.setdefault((head.lr_share if is_head else 1.0, decay), []).append(value)
     return [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": params, "weight_decay": decay, "lr_share": share}
+        for (share, decay), params in groups.items()
     ]
 
 
-def build_optimiser(module: nn.Module, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
+def build_optimiser(
+    module: nn.Module, *, lr: float, weight_decay: float, head: HeadRates | None = None
+) -> torch.optim.AdamW:
     """AdamW over the trainable parameters of ``module``, fused into one pass over their memory."""
-    groups = [group for group in parameter_groups(module, weight_decay) if group["params"]]
+    groups = parameter_groups(module, weight_decay, head)
     return torch.optim.AdamW(groups, lr=lr, fused=True)
 
 
 def set_lr(optimiser: torch.optim.AdamW, lr: float) -> None:
-    """Give every group the learning rate ``lr``."""
+    """Give every group its share of the learning rate ``lr``."""
     for group in optimiser.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_share"]
 
 
 def moments(optimiser: torch.optim.AdamW, module: nn.Module) -> dict[str, Tensor]:

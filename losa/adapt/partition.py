@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
 from losa.adapt.source import READABLE, FeatureSource, RowReader
-from losa.errors import InputError
+from losa.adapt.task import known_rows, strata, task_in
+from losa.errors import InputError, UsageError
 from losa.store.order import row_order
 
 log = logging.getLogger(__name__)
@@ -32,16 +33,17 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Train to learn, val to choose, test to report; a store may come without test."""
+    """Train to learn, val to choose, test to report; there may be no val, and no test."""
 
     train: Part
-    val: Part
+    val: Part | None
     test: Part | None
 
 
 def part_of(split: RowReader, rows: Int64[np.ndarray, "n"] | None = None) -> Part:
-    """The given rows of a split, or all of them."""
-    listed = np.arange(split.rows, dtype=np.int64) if rows is None else np.sort(rows)
+    """The given rows of a split, or all of them; those without a target take no part."""
+    known = known_rows(split)
+    listed = known if rows is None else np.intersect1d(rows, known)
     readable = split.status[listed] == READABLE
     return Part(split, listed[readable], listed[~readable])
 
@@ -55,35 +57,47 @@ def partition(store: FeatureSource, *, val_fraction: float, seed: int) -> Parts:
     """The parts of a store; without a val split, ``val_fraction`` of train is held out.
 
     Train has all views of its samples, and of those that are held out it has none; what chooses and
-    what is reported on are clean views.
+    what is reported on are clean views. ``val_fraction`` 0: nothing is held out, nothing chooses.
 
     Raises:
         InputError: there is no train split, or it has no readable row; a label is none of the
             classes.
+        UsageError: ``val_fraction`` is 0, and the store has a val split.
     """
     if "train" not in store.splits:
         raise InputError(
             "--store", f"has no train split, only {', '.join(store.splits)}", "extract train too"
         )
+    learn, choose = _train_and_val(store, val_fraction, seed)
+    test = _test_part(store)
+    for name in ("train", "val", "test"):
+        if name in store.splits and (name != "test" or test is not None):
+            check_labels(name, store)
+            _warn_of_missing_classes(name, store)
+    if not len(learn.rows):
+        raise InputError("--store", "has no readable train row", "see losa inspect")
+    if choose is not None and not len(choose.rows):
+        raise InputError("--store", "has no readable val row", "extract a val split")
+    return Parts(learn, choose, test)
+
+
+def _train_and_val(store: FeatureSource, val_fraction: float, seed: int) -> tuple[Part, Part | None]:
     train = store.split("train")
     if "val" in store.splits:
-        parts = part_of(train), part_of(store.split("val"))
-    else:
-        learn, choose = held_out(store, val_fraction, seed)
-        parts = part_of(train, learn), part_of(train, choose)
-        log.info(
-            "no val split: %d of %d train rows are held out for it (%.3g of each class, seed %d)",
-            len(choose), len(clean_rows(train)), val_fraction, seed,
-        )  # fmt: skip
-    test = _test_part(store)
-    for name in {"train", "val"}.intersection(store.splits) | ({"test"} if test else set()):
-        check_labels(name, store)
-        _warn_of_missing_classes(name, store)
-    if not len(parts[0].rows):
-        raise InputError("--store", "has no readable train row", "see losa inspect")
-    if not len(parts[1].rows):
-        raise InputError("--store", "has no readable val row", "extract a val split")
-    return Parts(parts[0], parts[1], test)
+        if val_fraction == 0:
+            what = "is 0, and the store has a val split, which is not learnt from"
+            raise UsageError("--val-fraction", what, "leave it away, or use a store without val")
+        return part_of(train), part_of(store.split("val"))
+    if val_fraction == 0:
+        log.info("no val: all of train is learnt from, and the last epoch's weights are kept")
+        return part_of(train), None
+    learn, choose = (part_of(train, rows) for rows in held_out(store, val_fraction, seed))
+    log.info(
+        "no val split: %d of %d train rows are held out for it (%.3g of each class, seed %d)",
+        len(choose.rows) + len(choose.skipped),
+        len(np.intersect1d(clean_rows(train), known_rows(train))), val_fraction, seed,
+    )  # fmt: skip
+    return learn, choose
 
 
 def held_out(
@@ -95,12 +109,12 @@ def held_out(
     """
     train = store.split("train")
     if not train.views.any():
-        held = holdout(train.labels, fraction, seed)
+        held = holdout(strata(train), fraction, seed)
         return np.flatnonzero(~held), np.flatnonzero(held)
     # As in a store of one view, whose rows come in this order.
     order = row_order(len(train.samples), store.plan.order_seed, "train")
     labels = np.empty(len(order), dtype=np.int32)
-    labels[train.source_index] = train.labels
+    labels[train.source_index] = strata(train)
     is_held = np.zeros(len(order), dtype=np.bool_)
     is_held[order] = holdout(labels[order], fraction, seed)
     held = is_held[train.source_index]
@@ -130,29 +144,29 @@ def _test_part(store: FeatureSource) -> Part | None:
     if "test" not in store.splits:
         return None
     test = store.split("test")
-    if len(store.classes) and not (test.labels >= 0).any() and not _has_several(test):
+    if len(store.classes) and not (strata(test) >= 0).any():
         log.warning("--store (split test): has no labels, and is not reported on")
         return None
     return part_of(test)
 
 
-def _has_several(split: RowReader) -> bool:
-    return any(sample.labels is not None for sample in split.samples)
-
-
 def check_labels(name: str, store: FeatureSource) -> None:
-    """Every row of a split has one label, and that is one of the classes.
+    """Every row of a split has one label, and that is one of the classes; or what a task gives.
 
     Raises:
-        InputError: it has none, several, or another.
+        InputError: it has none, or another.
     """
     split = store.split(name)
+    if task_in(store) is not None:
+        # Rows without a target take no part; but some must.
+        if not len(known_rows(split)):
+            raise InputError(
+                f"--store (split {name})", "has no targets", "add them, or leave it out"
+            )
+        return
     found = np.unique(split.labels)
     subject = f"--store (split {name})"
     if len(found) and found[0] < 0:
-        if _has_several(split):
-            what = "has samples with several labels, and heads learn one label a sample"
-            raise InputError(subject, what, "extract it from a list with one label a sample")
         what = "has samples without a label: nothing can be learnt from them, or measured on them"
         raise InputError(subject, what, "extract it from a data set with labels")
     if len(found) and not (found[0] >= 0 and found[-1] < len(store.classes)):
@@ -163,9 +177,12 @@ def check_labels(name: str, store: FeatureSource) -> None:
 
 
 def _warn_of_missing_classes(name: str, store: FeatureSource) -> None:
-    found = np.unique(store.split(name).labels)
+    task = task_in(store)
+    if task is not None and task.kind != "classes":
+        return
+    labels, learnt = strata(store.split(name)), strata(store.split("train"))
     subject = f"--store (split {name})"
-    missing = np.setdiff1d(found, np.unique(store.split("train").labels))
+    missing = np.setdiff1d(labels[labels >= 0], learnt)
     if len(missing):
         names = ", ".join(store.classes[label] for label in missing[:3].tolist())
         log.warning(

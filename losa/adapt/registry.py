@@ -8,7 +8,10 @@ from typing import Final, Protocol
 from torch import nn
 
 from losa.adapt.adaptor import Adaptor, LoSA, SideOptions
+from losa.adapt.attentive import AttentiveProbe
 from losa.adapt.baselines import Linear, LinearAll
+from losa.adapt.lst import LST
+from losa.adapt.summary import SummaryAttention
 from losa.errors import UsageError
 from losa.features import FeatureSpec
 
@@ -20,15 +23,26 @@ class AdaptorFactory(Protocol):
         """Build an untrained adaptor from torch's global random numbers."""
 
 
+_OF_MIXERS: Final = ("rank", "token_rank", "order", "residual", "mixer_norm")
+
 ADAPTORS: Final[Mapping[str, AdaptorFactory]] = {
     "losa": LoSA,
     "linear": Linear,
     "linear-all": LinearAll,
+    "lst": LST,
+    "attentive": AttentiveProbe,
+    "summary-attention": SummaryAttention,
 }
 
-WITHOUT_MIXERS: Final = frozenset({"linear", "linear-all"})
-MIXER_OPTIONS: Final = ("rank", "token_rank", "order", "residual", "mixer_norm", "dropout")
-"""Options that mean nothing to an adaptor without mixers."""
+UNUSED_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "losa": ("width",),
+    "linear": (*_OF_MIXERS, "dropout", "width"),
+    "linear-all": (*_OF_MIXERS, "dropout", "width"),
+    "lst": _OF_MIXERS,
+    "attentive": (*_OF_MIXERS, "pool"),
+    "summary-attention": _OF_MIXERS,
+}
+"""Options of a side network that mean nothing to the adaptor of that name."""
 
 
 def build_adaptor(name: str, spec: FeatureSpec, num_classes: int, options: SideOptions) -> Adaptor:

@@ -1,6 +1,7 @@
 """The record of a run: ``report.json``, from which every table is made.
 
-``metrics`` holds fractions in 0..1 of the weights that val chose. ``memory.peak_bytes`` is the
+``metrics`` holds fractions in 0..1 of the weights that val chose; or, where ``chosen_by`` says that
+nothing did, of the last epoch's. ``memory.peak_bytes`` is the
 highest anonymous resident memory seen at checkpoints and every few steps.
 """
 
@@ -11,7 +12,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ class AdaptReport:
     timing: Mapping[str, Any]
     memory: Mapping[str, Any]
     environment: Mapping[str, Any]
+    chosen_by: Literal["val", "nothing"] = "val"
     version: int = REPORT_VERSION
 
     def to_json(self) -> dict[str, Any]:

@@ -7,7 +7,8 @@ is read only once, such as a test split, comes through a ring as ever.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from math import prod
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,7 @@ from jaxtyping import Float16, Float32, Int64, Shaped
 from torch import Tensor
 
 from losa.adapt.partition import Part
-from losa.adapt.ring import RAW_DTYPES, FeatureBatch, Ring, RingOptions, ring_on
+from losa.adapt.ring import RAW_DTYPES, BatchSource, FeatureBatch, Ring, RingOptions, ring_on
 from losa.adapt.source import FeatureSource, RowReader
 from losa.errors import ResourceError
 from losa.features import FeatureSpec, Regime
@@ -38,6 +39,13 @@ _LIMITS: Final = (
     ),
 )
 """Files of a container's limit, of what it uses, and of what of that is cache: of versions 2, 1."""
+
+
+GivesBatches = Callable[
+    [FeatureSource, tuple[int, ...], RingOptions, Sequence[Part], Regime],
+    AbstractContextManager[BatchSource],
+]
+"""What :func:`batches_on` does, and what does it for features that no store has."""
 
 
 def batches_on(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from losa.adapt.checkpoint import CARD_NAME, AdaptorCard, load_card, save_card
-from losa.adapt.registry import MIXER_OPTIONS, WITHOUT_MIXERS
+from losa.adapt.registry import UNUSED_OPTIONS
 from losa.adapt.report import AdaptReport, read_report, write_report
 from losa.config import AdaptConfig, checked, to_yaml
 from losa.errors import LockedError, LosaError, MismatchError, StoreError
@@ -33,6 +33,8 @@ OURS: Final = (CONFIG_NAME, REPORT_NAME, LAST_NAME, BEST_NAME, METRICS_NAME, CAR
 INDIFFERENT: Final = frozenset(
     {
         "store",
+        "live",
+        "targets",
         "out",
         "overwrite",
         "device",
@@ -53,24 +55,24 @@ def effective(config: AdaptConfig, taps: tuple[int, ...]) -> AdaptConfig:
 
 def ignored(config: AdaptConfig) -> tuple[str, ...]:
     """Names of the fields that have no effect on the adaptor."""
-    return MIXER_OPTIONS if config.adaptor in WITHOUT_MIXERS else ()
+    return UNUSED_OPTIONS.get(config.adaptor, ())
 
 
-def comparable(config: AdaptConfig, store_id: str) -> dict[str, Any]:
-    """What decides a run's result, as plain JSON values; the store counts by its identity."""
+def comparable(config: AdaptConfig, store_id: str, targets: str = "") -> dict[str, Any]:
+    """What decides a run's result, as plain JSON values; store and targets count by identity."""
     without = INDIFFERENT.union(ignored(config))
     values = {k: v for k, v in config.model_dump(mode="json").items() if k not in without}
-    return {**values, "store_id": store_id}
+    return {**values, "store_id": store_id, **({"targets": targets} if targets else {})}
 
 
-def config_digest(config: AdaptConfig, store_id: str) -> str:
+def config_digest(config: AdaptConfig, store_id: str, targets: str = "") -> str:
     """sha256 of :func:`comparable`."""
-    return sha256(canonical_json(comparable(config, store_id)))
+    return sha256(canonical_json(comparable(config, store_id, targets)))
 
 
-def default_out(config: AdaptConfig, store_id: str) -> Path:
+def default_out(config: AdaptConfig, store_id: str, targets: str = "") -> Path:
     """Where a run without ``--out`` lies: the same place whenever the same is asked for."""
-    return Path("runs") / f"{config.adaptor}-{config_digest(config, store_id)[:8]}"
+    return Path("runs") / f"{config.adaptor}-{config_digest(config, store_id, targets)[:8]}"
 
 
 def load_config(run_dir: Path) -> AdaptConfig:
@@ -180,9 +182,10 @@ class RunDir:
         if (self.path / CONFIG_NAME).exists():
             before = load_config(self.path)
             self._check_same(config, before)
-            if before.store != config.store:
-                # Wherever the store has gone, this is where it is now.
-                self._write_config(before.model_copy(update={"store": config.store}))
+            places = {"store": config.store, "targets": config.targets}
+            if before.model_copy(update=places) != before:
+                # Wherever these have gone, this is where they are now.
+                self._write_config(before.model_copy(update=places))
             return
         save_card(self.path, self.card)
         self._write_config(config.model_copy(update={"overwrite": False}))
@@ -202,8 +205,9 @@ class RunDir:
 
     def _check_same(self, config: AdaptConfig, before: AdaptConfig) -> None:
         found = load_card(self.path)
-        ours = comparable(effective(config, self.card.spec.taps), self.card.store_id)
-        theirs = comparable(effective(before, found.spec.taps), found.store_id)
+        card = self.card
+        ours = comparable(effective(config, card.spec.taps), card.store_id, card.targets)
+        theirs = comparable(effective(before, found.spec.taps), found.store_id, found.targets)
         fields = list(differing_fields(ours, theirs))
         if not fields:
             fields = list(differing_fields(self.card.to_json(), found.to_json()))

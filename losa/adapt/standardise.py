@@ -6,11 +6,13 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from losa.adapt.folding import FoldedPlanes
 from losa.errors import MismatchError
 from losa.features import FeatureSpec
+from losa.precision import EncodedPlanes
 
 SMALLEST_STD = 1e-6
 SMALLEST_SHARE = 1e-3
@@ -71,10 +73,24 @@ class Standardise(nn.Module):
         # One pass over the plane: (plane - mean) / std == shift + plane * scale.
         return torch.addcmul(-self.mean[position] * scale, plane, scale)
 
+    def folded(
+        self,
+        planes: tuple[Shaped[Tensor, "b l d"], ...],
+        encoded: EncodedPlanes | None,
+        compute: torch.dtype,
+    ) -> FoldedPlanes:
+        """The planes as they are, with the gain and shift that decode and standardise them."""
+        scale = self.std.reciprocal()
+        if encoded is None:
+            return FoldedPlanes(planes, scale, -self.mean * scale, compute)
+        gain = encoded.gain() * scale
+        shift = (encoded.shift() - self.mean) * scale
+        return FoldedPlanes(planes, gain, shift, compute, encoded.token_scales)
+
 
 def checked_planes(
-    planes: Iterable[Float[Tensor, "b l d"]], spec: FeatureSpec
-) -> tuple[Float[Tensor, "b l d"], ...]:
+    planes: Iterable[Shaped[Tensor, "b l d"]], spec: FeatureSpec
+) -> tuple[Shaped[Tensor, "b l d"], ...]:
     """One plane a tap, from a list of live planes or a stacked ``[k b l d]`` tensor, uncopied.
 
     Raises:

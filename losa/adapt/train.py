@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,21 +19,23 @@ from losa.adapt.adaptor import Adaptor, SideOptions
 from losa.adapt.checkpoint import AdaptorCard, save_weights
 from losa.adapt.evaluate import score_part
 from losa.adapt.loader import FeatureLoader
-from losa.adapt.metrics import MetricSums, SplitMetrics
+from losa.adapt.objective import Metrics, objective_of
 from losa.adapt.partition import Part, Parts, partition
 from losa.adapt.progress import Phase, Progress, ProgressEvent
 from losa.adapt.registry import build_adaptor, trainable_parameters
 from losa.adapt.report import AdaptReport, environment
-from losa.adapt.resident import batches_on
+from losa.adapt.resident import GivesBatches, batches_on
 from losa.adapt.ring import BatchSource, RingOptions
 from losa.adapt.rundir import RunDir, config_digest, default_out, effective, ignored
 from losa.adapt.snapshot import Snapshot, load_snapshot, save_snapshot
 from losa.adapt.source import FeatureSource
+from losa.adapt.targets import Kind
+from losa.adapt.task import targets_digest, task_in, task_scale, with_task
 from losa.adapt.trial import Position, Trial, diverged
 from losa.adapt.usage import Usage
 from losa.config import AdaptConfig
 from losa.device import Compute, resolve_compute
-from losa.errors import StoreError
+from losa.errors import StoreError, UsageError
 from losa.features import FeatureSpec, resolve_taps
 from losa.interrupt import StopRequest
 from losa.store.opening import open_source
@@ -42,7 +45,14 @@ log = logging.getLogger(__name__)
 CHECK_STEPS: Final = 64
 """Steps between two looks at the losses and the memory."""
 
-ONE_TAP: Final = frozenset({"linear"})
+OF_OTHER_TASKS: Final[Mapping[Kind, tuple[str, ...]]] = {
+    "classes": ("regression_loss",),
+    "labels": ("regression_loss",),
+    "numbers": ("label_smoothing", "class_weights"),
+}
+"""Settings that mean nothing to a task."""
+
+ONE_TAP: Final = frozenset({"linear", "attentive"})
 """Adaptors that see the last tap alone; the others' bytes are not read for them."""
 
 
@@ -63,17 +73,27 @@ def adapt(config: AdaptConfig, *, progress: Progress | None = None) -> AdaptRepo
 
 
 def adapt_on(
-    store: FeatureSource, config: AdaptConfig, *, progress: Progress | None = None
+    store: FeatureSource,
+    config: AdaptConfig,
+    *,
+    progress: Progress | None = None,
+    batches: GivesBatches = batches_on,
 ) -> AdaptReport:
-    """Like :func:`adapt`, on a store that is open already; ``config.store`` is only recorded."""
+    """Like :func:`adapt`, on a store that is open already; ``config.store`` is only recorded.
+
+    ``batches`` gives the store's batches where they are not read from a disk.
+    """
+    store = with_task(store, config.targets)
     compute = resolve_compute(config.device, config.amp_dtype)
     config = config.model_copy(update={"amp_dtype": compute.amp_dtype})
     acting = effective(config, used_spec(store, config).taps)
-    out = config.out or default_out(acting, store.store_id)
+    out = config.out or default_out(acting, store.store_id, targets_digest(store))
     config = config.model_copy(update={"out": out})
-    _tell_ignored(config)
     parts = partition(store, val_fraction=config.val_fraction, seed=config.seed)
-    card = card_of(store, acting)
+    if parts.val is None and config.patience is not None:
+        raise UsageError("--patience", "needs a val to watch", "leave it away, or --val-fraction 0")
+    card = card_of(store, acting, parts.train)
+    _tell_ignored(config, card.task)
     options = RingOptions(config.batch_size, compute.device, config.read_threads, config.prefetch)
     devices = [compute.device] if compute.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -83,10 +103,13 @@ def adapt_on(
             if found is not None:
                 log.info("%s holds the finished run already", run.path)
                 return found
-            every = parts.train, parts.val
-            batches = batches_on(store, card.spec.taps, options, every, config.read)
-            with batches as ring, StopRequest() as stop:
-                training = Training(config, run, Feed(ring, parts, config.seed), adaptor, compute)
+            every = [part for part in (parts.train, parts.val) if part is not None]
+            given = batches(store, card.spec.taps, options, every, config.read)
+            with given as ring, StopRequest() as stop:
+                aim = objective_of(store, config, card.scale, compute.device, parts.train)
+                feed = Feed(ring, parts, config.seed)
+                trial = Trial(adaptor, config, feed.train().steps, compute, objective=aim)
+                training = Training(config, run, feed, trial, compute)
                 training.go(stop, progress)
                 report = training.report()
             run.finish(report)
@@ -103,9 +126,14 @@ def used_spec(store: FeatureSource, config: AdaptConfig) -> FeatureSpec:
     return store.spec.with_taps(taps[-1:] if config.adaptor in ONE_TAP else taps)
 
 
-def card_of(store: FeatureSource, config: AdaptConfig) -> AdaptorCard:
-    """What a run of ``config`` on ``store`` is, for its ``adaptor.json``."""
-    spec = used_spec(store, config)
+def card_of(store: FeatureSource, config: AdaptConfig, train: Part | None = None) -> AdaptorCard:
+    """What a run of ``config`` on ``store`` is, for its ``adaptor.json``.
+
+    Raises:
+        InputError: a number that is to be learnt is the same for all rows of ``train``.
+    """
+    spec, task, digest = used_spec(store, config), task_in(store), targets_digest(store)
+    scale = () if train is None else task_scale(task, train.split, train.rows, "--targets")
     calibration = store.calibration(spec.taps)
     found = calibration.quantiser
     quantiser = [] if found is None else found.tolist()
@@ -117,6 +145,7 @@ def card_of(store: FeatureSource, config: AdaptConfig) -> AdaptorCard:
         mixer_norm=config.mixer_norm,
         pool=config.pool,
         dropout=config.dropout,
+        width=config.width,
     )
     return AdaptorCard(
         adaptor=config.adaptor,
@@ -126,21 +155,25 @@ def card_of(store: FeatureSource, config: AdaptConfig) -> AdaptorCard:
         store_id=store.store_id,
         backbone=store.plan.backbone,
         preprocessing=store.plan.preprocessing,
-        config_digest=config_digest(config, store.store_id),
+        config_digest=config_digest(config, store.store_id, digest),
         order_seed=store.plan.order_seed,
         numerics=store.plan.numerics.to_json(),
         listings={name: split.listing for name, split in store.plan.splits.items()},
         exponents=calibration.exponent,
         quantiser=tuple(tuple(map(tuple, tap)) for tap in quantiser),
+        task="classes" if task is None else task.kind,
+        targets=digest,
+        scale=scale,
     )
 
 
-def _tell_ignored(config: AdaptConfig) -> None:
+def _tell_ignored(config: AdaptConfig, task: Kind) -> None:
     default = AdaptConfig.model_fields
-    found = [name for name in ignored(config) if getattr(config, name) != default[name].default]
-    if found:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in found)
-        log.warning("%s has no effect on %s", flags, config.adaptor)
+    for names, what in ((ignored(config), config.adaptor), (OF_OTHER_TASKS[task], task)):
+        found = [name for name in names if getattr(config, name) != default[name].default]
+        if found:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in found)
+            log.warning("%s has no effect on %s", flags, what)
 
 
 def new_adaptor(store: FeatureSource, config: AdaptConfig, card: AdaptorCard) -> Adaptor:
@@ -175,14 +208,14 @@ class Training:
     """One run from wherever it stands to its report: one trial, and the loop that feeds it."""
 
     def __init__(
-        self, config: AdaptConfig, run: RunDir, feed: Feed, adaptor: Adaptor, compute: Compute
+        self, config: AdaptConfig, run: RunDir, feed: Feed, trial: Trial, compute: Compute
     ) -> None:
         self._config = config
         self._run = run
         self._feed = feed
         self._compute = compute
         self._loader = feed.train()
-        self._trial = Trial(adaptor, config, self._loader.steps, compute)
+        self._trial = trial
         self._position = Position()
         self._usage = Usage(compute.device)
         self._saved_at = time.monotonic()
@@ -201,11 +234,11 @@ class Training:
             self._end_epoch()
 
     def report(self) -> AdaptReport:
-        """Score the weights that val chose on test, once, and sum up the run."""
+        """Score the weights that val chose (or the last) on test, once, and sum up the run."""
         best = self._trial.best
         assert best is not None
-        self._trial.module.load_state_dict(dict(best.weights))
-        metrics = {"val": best.metrics.to_json()}
+        self._trial.judged.load_state_dict(dict(best.weights))
+        metrics = {} if best.metrics is None else {"val": best.metrics.to_json()}
         if self._feed.parts.test is not None:
             metrics["test"] = self._score("test", self._feed.parts.test).to_json()
         self._usage.sample()
@@ -217,12 +250,13 @@ class Training:
             timing=self._usage.timing(self._position.epoch),
             memory=self._usage.memory(),
             environment=environment(self._compute),
+            chosen_by="nothing" if best.metrics is None else "val",
         )
 
     def _is_over(self) -> bool:
         best, patience = self._trial.best, self._config.patience
         if best is not None and patience is not None:
-            without = self._position.epoch - 1 - best.top1_epoch
+            without = self._position.epoch - 1 - best.first_epoch
             if without >= max(patience, 1):
                 return True
         return self._position.epoch >= self._config.epochs
@@ -231,7 +265,7 @@ class Training:
         epoch = self._position.epoch
         mark = time.monotonic()
         for batch in self._loader.epoch(epoch, self._position.step):
-            self._trial.step(self._loader.decode(batch), batch.labels, self._position)
+            self._trial.step(self._loader.planes(batch), batch.labels, self._position)
             self._position = Position(epoch, self._position.step + 1)
             self._usage.samples += len(batch.rows)
             self._usage.train_seconds += time.monotonic() - mark
@@ -250,9 +284,10 @@ class Training:
 
     def _end_epoch(self) -> None:
         epoch = self._position.epoch
-        val = self._score("val", self._feed.parts.val)
+        part = self._feed.parts.val
+        val = None if part is None else self._score("val", part)
         loss = self._trial.train_loss(self._batch_sizes())
-        if not (math.isfinite(val.loss) and math.isfinite(loss)):
+        if not (math.isfinite(loss) and (val is None or math.isfinite(val.loss))):
             raise diverged(self._position, is_saved=self._run.last.exists())
         is_best = self._trial.keep_if_best(epoch, val)
         last_step = Position(epoch, self._loader.steps - 1)
@@ -262,16 +297,16 @@ class Training:
                 "step": (epoch + 1) * self._loader.steps,
                 "lr": self._trial.lr(last_step),
                 "train_loss": loss,
-                "val": val.to_json(),
+                "val": val and val.to_json(),
                 "is_best": is_best,
             }
         )
         if is_best:
-            save_weights(self._run.best, self._trial.module, self._run.card.metadata)
+            save_weights(self._run.best, self._trial.judged, self._run.card.metadata)
         self._position = Position(epoch + 1, 0)
         self._save()
         steps = self._loader.steps
-        self._tell("val", steps, steps, train_loss=loss, top1=val.top1, loss=val.loss)
+        self._tell("val", steps, steps, train_loss=loss, **({} if val is None else val.shown()))
 
     def _check(self) -> None:
         self._trial.check(self._position, is_saved=self._run.last.exists())
@@ -280,10 +315,10 @@ class Training:
         samples, size = self._loader.samples, self._config.batch_size
         return torch.tensor([min(size, samples - i) for i in range(0, samples, size)])
 
-    def _score(self, phase: Phase, part: Part) -> SplitMetrics:
+    def _score(self, phase: Phase, part: Part) -> Metrics:
         loader = self._feed.in_order(part)
-        sums = MetricSums(len(self._run.card.classes), self._compute.device)
-        for step in score_part(self._trial.module, loader, part, self._compute, sums):
+        sums = self._trial.objective.sums()
+        for step in score_part(self._trial.judged, loader, part, self._compute, sums):
             self._tell(phase, step, loader.steps)
         return sums.metrics()
 
@@ -345,7 +380,7 @@ class Training:
         if best is None:
             self._run.best.unlink(missing_ok=True)
             return
-        module = self._trial.module
+        module = self._trial.judged
         now = {name: value.clone() for name, value in module.state_dict().items()}
         module.load_state_dict(dict(best.weights))
         save_weights(self._run.best, module, self._run.card.metadata)

@@ -12,16 +12,17 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 -- the name everybody reads
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from losa.adapt import optim
-from losa.adapt.metrics import SplitMetrics
+from losa.adapt.ema import WeightAverage
+from losa.adapt.objective import ClassObjective, Metrics, Mixing, Objective
 from losa.adapt.snapshot import Snapshot
 from losa.config import AdaptConfig
 from losa.device import Compute
 from losa.errors import InputError
+from losa.precision import EncodedPlanes
 
 MANY_SKIPPED: Final = 64
 """Steps that loss scaling may skip in a row: from 2**16 it has come down to 2**-48 by then."""
@@ -37,12 +38,15 @@ class Position:
 
 @dataclass(frozen=True, eq=False)
 class Best:
-    """The weights that val has chosen so far, what they scored, and who first had their top-1."""
+    """The weights that val has chosen so far, what they scored, and who first scored as much.
+
+    Without a val they are the last epoch's, and have no metrics.
+    """
 
     epoch: int
-    metrics: SplitMetrics
+    metrics: Metrics | None
     weights: Mapping[str, Tensor]
-    top1_epoch: int
+    first_epoch: int
 
 
 def step_seed(seed: int, position: Position) -> int:
@@ -71,18 +75,32 @@ class Trial:
         config: the recipe; where the data lie is not looked at.
         steps: batches of an epoch.
         compute: device and autocast.
+        objective: loss and metrics; ``None``: one class a sample, scored by somebody else.
     """
 
     def __init__(
-        self, module: nn.Module, config: AdaptConfig, steps: int, compute: Compute
+        self,
+        module: nn.Module,
+        config: AdaptConfig,
+        steps: int,
+        compute: Compute,
+        *,
+        objective: Objective | None = None,
     ) -> None:
         self.module = module.to(compute.device)
+        self.objective = objective or ClassObjective(
+            0, smoothing=config.label_smoothing, device=compute.device
+        )
         self.best: Best | None = None
+        self._average = WeightAverage(self.module, config.ema) if config.ema is not None else None
         self._config = config
         self._steps = steps
         self._compute = compute
         self._optimiser = optim.build_optimiser(
-            self.module, lr=config.lr, weight_decay=config.weight_decay
+            self.module,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            head=optim.head_rates(config),
         )
         self._is_scaled = compute.amp == torch.float16
         self._scaler = torch.amp.GradScaler(compute.device.type, enabled=self._is_scaled)
@@ -91,6 +109,11 @@ class Trial:
         self._losses = torch.zeros(steps, device=compute.device)
         # How many steps up to now, without one between, loss scaling has skipped.
         self._skipped = torch.zeros((), dtype=torch.int64, device=compute.device)
+
+    @property
+    def judged(self) -> nn.Module:
+        """What val chooses from and a run keeps: the averaged weights if there are, else all."""
+        return self._average.module if self._average else self.module
 
     def lr(self, position: Position) -> float:
         """Learning rate of a step."""
@@ -103,7 +126,7 @@ class Trial:
 
     def step(
         self,
-        planes: Float[Tensor, "k b l d"],
+        planes: Float[Tensor, "k b l d"] | EncodedPlanes,
         labels: Int64[Tensor, "b"],
         position: Position,
     ) -> None:
@@ -121,6 +144,8 @@ class Trial:
             self._skipped = (self._skipped + 1) * ~norm.isfinite()
         self._scaler.step(self._optimiser)
         self._scaler.update()
+        if self._average:
+            self._average.follow(position.epoch * self._steps + position.step)
         self._losses[position.step] = loss.detach()
 
     def train_loss(self, batch_sizes: Int64[Tensor, "..."]) -> float:
@@ -150,14 +175,19 @@ class Trial:
         if not torch.stack([weight.isfinite().all() for weight in self._parameters]).all():
             raise diverged(position, is_saved=is_saved)
 
-    def keep_if_best(self, epoch: int, metrics: SplitMetrics) -> bool:
-        """Keep a copy of the weights if they scored better than any before."""
-        before = self.best
-        if not metrics.improves_on(before.metrics if before else None):
-            return False
-        weights = {name: value.clone() for name, value in self.module.state_dict().items()}
-        is_tie = before is not None and before.metrics.top1 == metrics.top1
-        first = before.top1_epoch if before is not None and is_tie else epoch
+    def keep_if_best(self, epoch: int, metrics: Metrics | None) -> bool:
+        """Keep a copy of the weights if none before scored better; ``None``: in any case.
+
+        Of equals the later: a small val set has many ties, an early one is luck more often, and
+        annealed weights hold up better on other data (docs/log.md).
+        """
+        before, first = self.best, epoch
+        if before is not None and before.metrics is not None and metrics is not None:
+            if metrics.criterion < before.metrics.criterion:
+                return False
+            if metrics.criterion == before.metrics.criterion:
+                first = before.first_epoch
+        weights = {name: value.clone() for name, value in self.judged.state_dict().items()}
         self.best = Best(epoch, metrics, weights, first)
         return True
 
@@ -166,13 +196,14 @@ class Trial:
         groups: dict[str, Mapping[str, Tensor]] = {
             "weights": self.module.state_dict(),
             "moments": optim.moments(self._optimiser, self.module),
+            "ema": self._average.weights() if self._average else {},
             "best": self.best.weights if self.best else {},
             "running": {"losses": self._losses, "skipped": self._skipped},
         }
         best = self.best and {
             "epoch": self.best.epoch,
-            "top1_epoch": self.best.top1_epoch,
-            "metrics": self.best.metrics.to_json(),
+            "first_epoch": self.best.first_epoch,
+            "metrics": self.best.metrics and self.best.metrics.to_json(),
         }
         state = {
             "epoch": position.epoch,
@@ -189,37 +220,42 @@ class Trial:
         Raises:
             KeyError: the snapshot lacks something.
             RuntimeError: its tensors are not this module's.
+            TypeError: its metrics are not this task's.
             ValueError: its moments are not this module's.
         """
         state: Mapping[str, Any] = snapshot.state
         self.module.load_state_dict(snapshot.group("weights"))
         optim.load_moments(self._optimiser, self.module, snapshot.group("moments"))
+        if self._average:
+            self._average.restore(snapshot.group("ema"))
         self._losses.copy_(snapshot.tensors["running/losses"])
         self._skipped.copy_(snapshot.tensors["running/skipped"])
         self._scaler.load_state_dict(state["scaler"])
         if state["best"] is not None:
-            metrics = SplitMetrics(**state["best"]["metrics"])
+            values = state["best"]["metrics"]
+            metrics = None if values is None else self.objective.metrics_of(values)
             device = self._compute.device
             weights = {name: value.to(device) for name, value in snapshot.group("best").items()}
-            epochs = state["best"]["epoch"], state["best"]["top1_epoch"]
+            epochs = state["best"]["epoch"], state["best"]["first_epoch"]
             self.best = Best(epochs[0], metrics, weights, epochs[1])
         return Position(state["epoch"], state["step"])
 
     def _loss(
-        self, planes: Float[Tensor, "k b l d"], labels: Int64[Tensor, "b"], seed: int
+        self,
+        planes: Float[Tensor, "k b l d"] | EncodedPlanes,
+        labels: Int64[Tensor, "b"],
+        seed: int,
     ) -> Float[Tensor, ""]:
-        smoothing = self._config.label_smoothing
-        if not self._config.mixup:
-            with self._compute.autocast():
-                logits = self.module(planes)
-            return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
-        share, partner = _mixing(self._config.mixup, len(labels), seed)
-        others = moved(partner, labels.device)
+        mixing = None
+        if self._config.mixup:
+            share, partner = _mixing(self._config.mixup, len(labels), seed)
+            mixing = Mixing(share, moved(partner, labels.device))
+            if isinstance(planes, EncodedPlanes):
+                planes = planes.decoded()
+            planes = torch.lerp(planes[:, mixing.others], planes, share)
         with self._compute.autocast():
-            logits = self.module(torch.lerp(planes[:, others], planes, share)).float()
-        first = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        second = F.cross_entropy(logits, labels[others], label_smoothing=smoothing)
-        return torch.lerp(second, first, share)
+            logits = self.module(planes)
+        return self.objective.loss(logits.float(), labels, mixing)
 
 
 def diverged(position: Position, *, is_saved: bool) -> InputError:

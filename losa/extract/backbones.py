@@ -73,6 +73,9 @@ class Backbone(Protocol):
     def with_taps(self, taps: tuple[int, ...]) -> Backbone:
         """The same network read at other taps; its weights are shared."""
 
+    def in_float32(self) -> Backbone | None:
+        """The same network without autocast; ``None`` where it computes so already."""
+
     def __call__(self, pixels: UInt8[Tensor, "b h w 3"]) -> list[Float[Tensor, "b l d"]]:
         """One plane for each tap, in ascending depth."""
 

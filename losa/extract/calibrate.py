@@ -13,13 +13,16 @@ from typing import Final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32
+from jaxtyping import Bool, Float, Float32, Float64
 from torch import Tensor
 
 from losa.errors import InputError, StoreError
 from losa.features import FeatureSpec, StoreDtype
 from losa.precision import channel_scales
 from losa.store import files, layout
+
+CHUNK: Final = 1 << 20
+"""Features that are looked at together, in float64; of a larger sample, all of that one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +79,27 @@ class Calibrator:
         self._mean = torch.zeros(taps, channels, dtype=torch.float64)
         self._squares = torch.zeros(taps, channels, dtype=torch.float64)
         self._absmax = torch.zeros(taps, channels, dtype=torch.float64)
+        self._parts = (self._mean, self._squares, self._absmax)
 
     def add(self, planes: Sequence[Float[Tensor, "b l d"]], readable: Bool[Tensor, "b"]) -> None:
-        """Take in one batch; samples that could not be read are left out."""
-        if not bool(readable.any()):
-            return
-        added = 0
+        """Take in one batch; samples that could not be read are left out.
+
+        Of a device's memory it takes some tens of megabytes, whatever the batch: a float64 copy of
+        whole planes would be more than an extraction otherwise has there.
+        """
+        rows = readable.nonzero()[:, 0]
+        tokens = planes[0].shape[1]
+        step = max(1, CHUNK // planes[0][0].numel())
         for tap, plane in enumerate(planes):
-            tokens = plane[readable.to(plane.device)].flatten(0, 1).double()
-            added = len(tokens)
-            mean = tokens.mean(0)
-            squares = (tokens - mean).square().sum(0)
-            total = self._count + added
-            delta = mean.cpu() - self._mean[tap]
-            self._mean[tap] += delta * (added / total)
-            self._squares[tap] += squares.cpu() + delta.square() * (self._count * added / total)
-            self._absmax[tap] = torch.maximum(self._absmax[tap], tokens.abs().amax(0).cpu())
-        self._count += added
+            count, here = self._count, rows.to(plane.device)
+            merged = [part[tap].to(plane.device) for part in self._parts]
+            for first in range(0, len(rows), step):
+                part = plane[here[first : first + step]].flatten(0, 1).double()
+                merged = _merged(merged, count, part)
+                count += len(part)
+            for own, found in zip(self._parts, merged, strict=True):
+                own[tap] = found.cpu()
+        self._count += len(rows) * tokens
 
     def statistics(self) -> Statistics:
         """What was seen so far.
@@ -111,3 +118,19 @@ class Calibrator:
         std = (self._squares / self._count).sqrt()
         arrays = (item.numpy().astype(np.float32) for item in (self._mean, std, self._absmax))
         return Statistics(*arrays)
+
+
+def _merged(
+    before: Sequence[Float64[Tensor, "d"]], count: int, tokens: Float64[Tensor, "l d"]
+) -> list[Float64[Tensor, "d"]]:
+    """Mean, sum of squares and absmax of ``count`` tokens, joined by those of some more."""
+    mean, squares, absmax = before
+    total = count + len(tokens)
+    low, high = tokens.aminmax(dim=0)
+    own = tokens.mean(0)
+    delta, spread = own - mean, (tokens - own).square_().sum(0)
+    return [
+        mean + delta * (len(tokens) / total),
+        squares + spread + delta.square() * (count * len(tokens) / total),
+        torch.maximum(absmax, torch.maximum(high, -low)),
+    ]

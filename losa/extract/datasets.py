@@ -60,10 +60,12 @@ def known_datasets() -> tuple[KnownDataset, ...]:
             "wds:SHARDS", "tar files: train-{000..009}.tar, a glob, a folder, http(s)://", yours
         ),
         KnownDataset(
-            "hf:NAME", "hf:NAME:CONFIG, or hf:PATH of save_to_disk; needs losa[hub]", "the hub"
+            "hf:NAME",
+            "hf:NAME:CONFIG, hf:PATH of save_to_disk, ?label=COLUMN; needs losa[hub]",
+            "the hub",
         ),
         *(KnownDataset(name, year.layout, year.source) for name, year in RELEASES.items()),
-        KnownDataset("vtab/TASK", f"{vtab.LAYOUT}; {tasks}", vtab.SOURCE),
+        KnownDataset("vtab/TASK", f"{vtab.LAYOUT}; vtab/TASK:1000; {tasks}", vtab.SOURCE),
         *(KnownDataset(name, known.layout, known.source) for name, known in torchsets.SETS.items()),
     )
 

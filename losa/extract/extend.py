@@ -14,8 +14,9 @@ import numpy as np
 
 from losa.config import ExtractConfig
 from losa.errors import LockedError, MismatchError, ResourceError, StoreError
-from losa.extract.extraction import Extraction, Progress, report_extraction
-from losa.extract.fleet import ALONE, Place, Share
+from losa.extract.decode import DecodePool
+from losa.extract.extraction import Extraction, Progress, decode_pool, report_extraction
+from losa.extract.fleet import ALONE, BEFORE, SEALING, Place, Share
 from losa.extract.planning import (
     Inputs,
     calibrated,
@@ -57,20 +58,23 @@ def extend(
         LosaError: as extraction.
     """
     started = time.monotonic()
-    old = _sealed_store(config.store)
-    inputs = _with_stored_taps(gather_inputs(_as_stored(config, old.plan)), old)
-    plan = _extended_plan(inputs, old)
-    if plan is old.plan:
-        logger.warning("%s has these taps and splits already: nothing to add", old.path)
-        store_id, computed = old.store_id, 0
-    else:
-        plan, store_id, computed = _grow(inputs, plan, old, progress, place)
+    with StopRequest() as stop:
+        share = Share(place, stop, config.grace)
+        with share.at_once(config.store, BEFORE):
+            old = _sealed_store(config.store)
+            inputs = _with_stored_taps(gather_inputs(_as_stored(config, old.plan)), old)
+            plan = _extended_plan(inputs, old)
+        if plan is old.plan:
+            logger.warning("%s has these taps and splits already: nothing to add", old.path)
+            store_id, computed = old.store_id, 0
+        else:
+            plan, store_id, computed = _grow(inputs, plan, old, progress, share)
     seconds = time.monotonic() - started
     return report_extraction(inputs.config, plan, store_id, computed, seconds)
 
 
 def _grow(
-    inputs: Inputs, wanted: Plan, old: Store, progress: Progress | None, place: Place
+    inputs: Inputs, wanted: Plan, old: Store, progress: Progress | None, share: Share
 ) -> tuple[Plan, str, int]:
     """Write the larger store and put it in its place; returns its plan, its id, rows computed.
 
@@ -78,13 +82,16 @@ def _grow(
     """
     computed = 0
     try:
-        plan = begun_extension(old.path, wanted) or _begin(inputs, wanted, old, progress)
-        larger = extension_of(old.path)
-        extraction = Extraction(inputs, larger, plan, progress, _skipped_rows(old))
-        with StopRequest() as stop:
-            computed = extraction.write(Share(place, stop, inputs.config.grace))
-        store_id = extraction.seal()
-        _finish(old.path)
+        with decode_pool(inputs) as pool:
+            with share.at_once(old.path, BEFORE):
+                begun = begun_extension(old.path, wanted)
+                plan = begun or _begin(inputs, wanted, old, progress, pool)
+            larger = extension_of(old.path)
+            extraction = Extraction(inputs, larger, plan, progress, _skipped_rows(old))
+            computed = extraction.write(share, pool=pool)
+        with share.at_once(old.path, SEALING):
+            store_id = extraction.seal()
+            _finish(old.path)
     except (StoreError, LockedError, ResourceError):
         finished = finished_extension(old.path, wanted)
         if finished is None:
@@ -175,7 +182,9 @@ def _extended_plan(inputs: Inputs, old: Store) -> Plan:
     return replace(old.plan, spec=wanted.spec, splits=wanted.splits)
 
 
-def _begin(inputs: Inputs, plan: Plan, old: Store, progress: Progress | None) -> Plan:
+def _begin(
+    inputs: Inputs, plan: Plan, old: Store, progress: Progress | None, pool: DecodePool
+) -> Plan:
     """Calibrate the new taps and publish the beginning of the larger store; returns its plan."""
     exponents = dict(zip(old.spec.taps, old.plan.exponents, strict=True))
     new = tuple(tap for tap in plan.spec.taps if tap not in exponents)
@@ -184,7 +193,8 @@ def _begin(inputs: Inputs, plan: Plan, old: Store, progress: Progress | None) ->
         narrow = replace(plan, spec=plan.spec.with_taps(new), exponents=())
         _check_calibration(old, plan)
         lane = replace(inputs, backbone=inputs.backbone.with_taps(new))
-        statistics = Extraction(lane, old.path, narrow, progress, _skipped_rows(old)).calibrate()
+        extraction = Extraction(lane, old.path, narrow, progress, _skipped_rows(old))
+        statistics = extraction.calibrate(pool=pool)
         arrays = statistics.arrays(plan.spec.dtype)
         exponents |= zip(new, calibrated(narrow, statistics).exponents, strict=True)
     plan = replace(plan, exponents=tuple(exponents[tap] for tap in plan.spec.taps))

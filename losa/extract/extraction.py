@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,20 +22,20 @@ import torch
 from torch import Tensor
 
 from losa.config import ExtractConfig
-from losa.errors import InputError, LockedError, StoppedError
+from losa.errors import LockedError, StoppedError
 from losa.extract.backbones import Backbone
 from losa.extract.behind import Behind
 from losa.extract.calibrate import Calibrator, Statistics, stored_quantiser
 from losa.extract.decode import DecodePool
 from losa.extract.fitting import out_of_memory
 from losa.extract.fleet import Share
+from losa.extract.nonfinite import TODO, TODO_STORED, Misfits
 from losa.extract.planning import Inputs
 from losa.extract.rows import RowBatch, RowSource, Skipped, none_before
 from losa.extract.skipped import list_skipped
-from losa.extract.spool import Spool
+from losa.extract.spool import Spool, calibration_tasks
 from losa.extract.staging import USUAL_DEPTH, EncodedBatch, Stage
 from losa.extract.webdataset import without_secrets
-from losa.features import Sample
 from losa.store import Plan, StoreWriter, files, layout
 from losa.store.claims import ShardTask
 from losa.store.plan import Numerics
@@ -47,12 +48,16 @@ MAX_AUTO_WORKERS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class ExtractEvent:
-    """Rows of the store that are done, of how many, and the bytes of one row."""
+    """Rows of the store that are done, of how many, and the bytes of one row, 0 for none to tell.
+
+    ``unit`` says what is counted where that is no samples.
+    """
 
     done: int
     total: int
     row_bytes: int
     phase: str = "extract"
+    unit: str = "samples"
 
 
 Progress = Callable[[ExtractEvent], None]
@@ -60,10 +65,11 @@ Progress = Callable[[ExtractEvent], None]
 
 @dataclass(frozen=True, slots=True)
 class _Lane:
-    """The backbone at some taps, and the way of their planes to the host."""
+    """The backbone at some taps, the way of their planes to the host, and who judges them there."""
 
     backbone: Backbone
     stage: Stage
+    misfits: Misfits
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,7 @@ class _Computed:
 
     batch: RowBatch
     encoded: EncodedBatch
+    misfits: Misfits
 
 
 class Extraction:
@@ -98,43 +105,45 @@ class Extraction:
         self.plan = plan
         self.durable = inputs.config.durability == "full"
         self._progress = progress
+        self._skipped = skipped
         self._rows = RowSource(inputs.dataset, plan, inputs.config.on_error, skipped)
         self._done = self._written = 0
         self._shard: ShardWriter | None = None
 
-    def calibrate(self, spool: Spool | None = None) -> Statistics:
+    def calibrate(self, spool: Spool | None = None, pool: DecodePool | None = None) -> Statistics:
         """Statistics over the first rows of the calibration's split, whose planes are kept."""
         plan, backbone = self.plan, self.inputs.backbone
-        split = plan.calibration_split
-        rows = min(plan.calibration_rows, plan.splits[split].rows)
         calibrator = Calibrator(len(plan.spec.taps), plan.spec.channels)
+        misfits = Misfits(plan, backbone, self._todo)
+        tasks = calibration_tasks(plan)
         done = 0
-        with self.decode_pool() as pool:
-            for batch in self._rows.batches(pool, [ShardTask(split, 0, 0, rows)]):
-                decoded = batch.decoded
-                readable = torch.ones(len(decoded.pixels), dtype=torch.bool)
-                readable[[failure.position for failure in decoded.failures]] = False
-                readable[len(batch.samples) :] = False
+        with self._decoding(pool) as decoding:
+            for batch in self._rows.batches(decoding, tasks):
                 with out_of_memory(backbone, plan.numerics.batch_size):
-                    pixels = torch.from_numpy(decoded.pixels).to(self.inputs.compute.device)
+                    pixels = torch.from_numpy(batch.decoded.pixels).to(self.inputs.compute.device)
                     planes = backbone(pixels)
-                count = len(batch.samples)
-                absmax = torch.stack([plane[:count].float().abs().amax((1, 2)) for plane in planes])
-                status = np.where(readable[:count].numpy(), OK_STATUS, 0)
-                self._check_finite(plan.spec.taps, absmax.cpu().numpy(), status, batch.samples)
-                calibrator.add(planes, readable)
+                    failures = [*batch.decoded.failures, *misfits.of_planes(batch, planes)]
+                    usable = torch.arange(len(pixels)) < len(batch.samples)
+                    usable[[failure.position for failure in failures]] = False
+                    calibrator.add(planes, usable)
                 # What could not be read may be readable when it is written, and then is another.
-                if spool is not None and not decoded.failures:
+                if spool is not None and not failures:
                     spool.keep(self._key(batch), planes)
-                del planes
+                del planes, pixels
                 done += len(batch.samples)
-                self._tell(done, rows, "calibrate")
+                self._tell(done, tasks[-1].stop, "calibrate")
         return calibrator.statistics()
 
-    def write(self, share: Share | None = None, spool: Spool | None = None) -> int:
+    def write(
+        self,
+        share: Share | None = None,
+        spool: Spool | None = None,
+        pool: DecodePool | None = None,
+    ) -> int:
         """Write every missing shard, or this process's share; returns the rows that it computed.
 
-        What ``spool`` has of this store's calibration is not computed again.
+        What ``spool`` has of this store's calibration is not computed again. What decodes is
+        ``pool``, or else is started for this alone.
 
         Raises:
             StoppedError: this process was asked to end.
@@ -149,13 +158,15 @@ class Extraction:
                 return 0
             writer.withdraw_damaged()
             tasks = writer.tasks()
-            check_space(self.place, self.plan, self._whole_rows(writer, tasks))
+            # Not only before the backbone was loaded: what is missing is known here alone.
+            rows = self._whole_rows(writer, tasks)
+            check_space(self.place, self.plan, rows, share.processes)
             self._written = 0
             self._recount(writer)
             is_missing = True
             while is_missing:
                 try:
-                    self._fill(writer, share, spool)
+                    self._fill(writer, share, spool, pool)
                 except StoppedError:
                     # Only now do the rows count: what was queued has been written or dropped.
                     raise share.stopped(writer) from None
@@ -184,15 +195,24 @@ class Extraction:
         planes = sum(task.rows * len(writer.missing_taps(task)) for task in tasks)
         return math.ceil(planes / len(self.plan.spec.taps))
 
-    def decode_pool(self) -> DecodePool:
-        """The processes that decode for this extraction."""
-        asked = self.inputs.config.num_workers
-        auto = max(1, min(MAX_AUTO_WORKERS, len(os.sched_getaffinity(0)) // 2))
-        workers = auto if asked == "auto" else asked
-        preprocessing, opened_ns = self.inputs.backbone.preprocessing, self.inputs.opened_ns
-        return DecodePool(preprocessing, workers=workers, opened_ns=opened_ns)
+    @contextmanager
+    def _decoding(self, pool: DecodePool | None) -> Iterator[DecodePool]:
+        """The processes that decode: those there are, or others that end with the block."""
+        if pool is not None:
+            yield pool
+            return
+        with decode_pool(self.inputs) as own:
+            yield own
 
-    def _fill(self, writer: StoreWriter, share: Share, spool: Spool | None) -> None:
+    def _todo(self, split: str) -> str | None:
+        """What to do about features of a split that do not fit; None: skip them."""
+        if self._skipped(split) is not None:
+            return TODO_STORED
+        return None if self.inputs.config.on_nonfinite == "skip" else TODO
+
+    def _fill(
+        self, writer: StoreWriter, share: Share, spool: Spool | None, pool: DecodePool | None
+    ) -> None:
         """Feed the device with every missing row; a thread behind it writes what comes back.
 
         Claims are taken here and shards are written there, one at a time; after the first error
@@ -200,11 +220,11 @@ class Extraction:
         """
         missing_taps, lane_at = cache(writer.missing_taps), cache(self._lane)
         with (
-            self.decode_pool() as pool,
+            self._decoding(pool) as decoding,
             ExitStack() as open_shard,
             Behind(partial(self._store, writer, open_shard), depth=USUAL_DEPTH - 1) as behind,
         ):
-            for batch in self._rows.batches(pool, share.tasks(writer)):
+            for batch in self._rows.batches(decoding, share.tasks(writer)):
                 if share.ends_before(writer, batch.task, batch.first):
                     break
                 lane = lane_at(missing_taps(batch.task))
@@ -215,7 +235,7 @@ class Extraction:
                     # Before the copies begin: they take the buffers of a batch that is written.
                     behind.reserve()
                     encoded = lane.stage.encode(planes)
-                behind.put(_Computed(batch, encoded))
+                behind.put(_Computed(batch, encoded, lane.misfits))
                 del planes, encoded  # or they would be there during the next forward
                 self._tell(self._done, self._total)
 
@@ -240,10 +260,10 @@ class Extraction:
         self._tell(self._done, self._total)
 
     def _lane(self, taps: tuple[int, ...]) -> _Lane:
-        plan = self.plan.with_taps(taps)
+        plan, backbone = self.plan.with_taps(taps), self.inputs.backbone.with_taps(taps)
         quantiser = stored_quantiser(self.place, plan.spec)
         stage = Stage(plan, self.inputs.compute.device, quantiser)
-        return _Lane(self.inputs.backbone.with_taps(taps), stage)
+        return _Lane(backbone, stage, Misfits(plan, backbone, self._todo, quantiser))
 
     def _store(self, writer: StoreWriter, open_shard: ExitStack, item: _Computed) -> None:
         """Write one batch; the shard opens with its first and is committed with its last."""
@@ -253,11 +273,12 @@ class Extraction:
         shard, count = self._shard, len(batch.samples)
         host = item.encoded.wait()
         status = np.full(count, OK_STATUS, dtype=np.uint8)
-        for failure in batch.decoded.failures:
+        with out_of_memory(self.inputs.backbone, self.plan.numerics.batch_size):
+            failures = [*batch.decoded.failures, *item.misfits.of_stored(batch, host)]
+        for failure in sorted(failures, key=attrgetter("position")):
             status[failure.position] = failure.code
             key = batch.samples[failure.position].key
             shard.skip(batch.first + failure.position, key, failure.code, failure.message)
-        self._check_finite(shard.taps, host.absmax[:, :count], status, batch.samples)
         for array in (*host.planes, *(host.scales or ())):
             array[:count][status != OK_STATUS] = 0
         scales = None if host.scales is None else [scale[:count] for scale in host.scales]
@@ -269,26 +290,18 @@ class Extraction:
             open_shard.close()
             self._done = self._total - sum(task.rows for task in writer.tasks())
 
-    def _check_finite(
-        self,
-        taps: tuple[int, ...],
-        absmax: np.ndarray,
-        status: np.ndarray,
-        samples: Sequence[Sample],
-    ) -> None:
-        wrong = ~np.isfinite(absmax) & (status == OK_STATUS)
-        if wrong.any():
-            tap, sample = (int(index[0]) for index in np.nonzero(wrong))
-            dtype = self.plan.spec.dtype
-            raise InputError(
-                samples[sample].path,
-                f"its features at tap {taps[tap]} do not fit {dtype}",
-                "use --store-dtype bfloat16 or float32, or check the weights",
-            )
-
     def _tell(self, done: int, total: int, phase: str = "extract") -> None:
         if self._progress is not None:
             self._progress(ExtractEvent(done, total, self.plan.spec.sample_bytes, phase))
+
+
+def decode_pool(inputs: Inputs) -> DecodePool:
+    """The processes that decode for an extraction; none has started before it is needed."""
+    asked = inputs.config.num_workers
+    auto = max(1, min(MAX_AUTO_WORKERS, len(os.sched_getaffinity(0)) // 2))
+    workers = auto if asked == "auto" else asked
+    preprocessing, opened_ns = inputs.backbone.preprocessing, inputs.opened_ns
+    return DecodePool(preprocessing, workers=workers, opened_ns=opened_ns)
 
 
 def report_extraction(

@@ -78,7 +78,10 @@ def fitted_batch(backbone: Backbone, most: int) -> int:
 
 
 def rate_of(backbone: Backbone) -> Rate:
-    """Rows a second of forward and encoding on black images, by batch size."""
+    """Rows a second of forward and encoding on black images, by batch size.
+
+    Calibration holds less: the planes of one batch, and beside them a few samples in float64.
+    """
     spec, device = backbone.spec, backbone.device
     quantiser = torch.ones(2, spec.channels, device=device) if spec.dtype == "int8" else None
 

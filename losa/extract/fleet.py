@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
@@ -25,6 +26,11 @@ START_SECONDS: Final = 300.0
 
 RESTARTS: Final = 3
 """How often torchrun starts all processes again after one of them has failed."""
+
+
+BEFORE: Final = "before it wrote a row"
+SEALING: Final = "while it sealed the store"
+"""How far a process was that was told to end where nothing is to be finished before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +199,15 @@ class Share:
         self._clock = clock
         self._began = 0.0
 
+    @property
+    def processes(self) -> int:
+        """How many share in it."""
+        return self._place.count
+
+    def at_once(self, path: Path, when: str) -> AbstractContextManager[None]:
+        """A block that a request to end ends at once; see :meth:`StopRequest.at_once`."""
+        return self._stop.at_once(path, when, self._todo)
+
     def tasks(self, writer: StoreWriter) -> Iterator[ShardTask]:
         """Shards for this process, each claimed; no more of them once it was asked to end."""
         for task in writer.claimed(self._place.number, self._place.count):
@@ -233,6 +248,11 @@ class Share:
             check()
         return is_missing
 
+    @property
+    def _todo(self) -> str:
+        """What is to be done then; nothing: the command itself is the answer."""
+        return "" if self._place.count == 1 else "start the same processes again to go on"
+
     def _is_in_time(self, task: ShardTask, row: int) -> bool:
         pace = (self._clock() - self._began) / (row - task.first)
         return pace * (task.stop - row) <= self._grace_seconds - self._stop.waited_seconds
@@ -245,7 +265,7 @@ class Share:
         return StoppedError(
             writer.path,
             f"{how} with {total - missing} of {total} rows done",
-            "" if self._place.count == 1 else "start the same processes again to go on",
+            self._todo,
             is_interrupt=self._stop.is_interrupt,
         )
 

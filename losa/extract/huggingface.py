@@ -30,6 +30,10 @@ _NO_SCRIPTS_SINCE: Final = 4
 log = logging.getLogger(__name__)
 
 
+_LABEL: Final = "?label="
+"""Stands between a data set and the column whose labels are wanted."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Labels:
     """The column of labels, the class names it fixes, and whether a row has several."""
@@ -43,25 +47,28 @@ def list_rows(text: str, splits: tuple[str, ...] | None) -> Listing:
     """The rows of a data set of the hub, or of a folder that ``save_to_disk`` wrote.
 
     Args:
-        text: a folder, or a name on the hub, perhaps with ``:`` and a configuration.
+        text: a folder, or a name on the hub, perhaps with ``:`` and a configuration; then perhaps
+            ``?label=`` and the name of a column.
         splits: splits to list; ``None`` lists all.
 
     Raises:
         UsageError: the library is not installed.
         InputError: the data set is missing, or its rows are not one image each.
     """
+    options = hub_options(text)
+    text, column = text.removesuffix(options), options.removeprefix(_LABEL) or None
     folder = Path(text) if path_kind(Path(text)) == "folder" else None
     if folder is None and text.startswith(("/", ".", "~")):
         raise InputError(text, "is missing or no folder", "name a folder of save_to_disk")
     found = _saved(folder) if folder is not None else _of_hub(text)
-    name = f"hf:{text}" if folder is None else f"hf:{folder.resolve().name}"
+    name = f"hf:{text if folder is None else folder.resolve().name}{options}"
     source = folder or Path(text)
     lines: list[Listed] = []
     pieces: dict[str, Media] = {}
     classes: set[tuple[str, ...] | None] = set()
     for split, table in found.items():
         safe = None if split is None else safe_split(split, source, "the data set")
-        labels = _labels(table, source)
+        labels = _labels(table, source, column)
         classes.add(labels.names)
         rows = _Rows(table, safe, labels, source)
         # Of every split: a class's number must not depend on which splits were asked for.
@@ -71,6 +78,17 @@ def list_rows(text: str, splits: tuple[str, ...] | None) -> Listing:
     if len(classes) > 1:
         raise InputError(source, "its splits have different class names", "save it with one list")
     return Listing(name, source, source, lines, classes.pop(), pieces)
+
+
+def hub_options(text: str) -> str:
+    """The end of a data set's name that says which column holds its labels.
+
+    Example:
+        >>> hub_options("cifar100?label=coarse_label"), hub_options("mnist:mnist")
+        ('?label=coarse_label', '')
+    """
+    _, mark, column = text.partition(_LABEL)
+    return mark + column
 
 
 class _Rows:
@@ -216,18 +234,26 @@ def _image_column(table: datasets.Dataset, source: Path) -> str:
     return str(names[0])
 
 
-def _labels(table: datasets.Dataset, source: Path) -> _Labels:
-    """The column of labels: by its usual name, or the only one whose type is ClassLabel."""
+def _labels(table: datasets.Dataset, source: Path, asked: str | None) -> _Labels:
+    """The column asked for, or called as usual, or the only one whose type is ClassLabel.
+
+    Raises:
+        UsageError: there is no such column.
+        InputError: several may be meant, or the column holds no labels.
+    """
     library = _library()
     kinds = {name: _inner(kind) for name, kind in table.features.items()}
     named = [name for name in ("label", "labels") if name in kinds]
     typed = [name for name, (kind, _) in kinds.items() if isinstance(kind, library.ClassLabel)]
-    chosen = named or typed
+    chosen = [asked] if asked is not None else named or typed
     if not chosen:
         return _Labels()
     if len(chosen) > 1:
         what = f"has several columns of labels ({', '.join(chosen)})"
-        raise InputError(source, what, "name the one to train on label")
+        raise InputError(source, what, f"say which, as in 'hf:{source}{_LABEL}{chosen[0]}'")
+    if chosen[0] not in kinds:
+        what = f"{source} has no column {chosen[0]!r}"
+        raise UsageError("--dataset", what, f"use one of {', '.join(typed or kinds)}")
     kind, several = kinds[chosen[0]]
     if isinstance(kind, library.ClassLabel):
         return _Labels(chosen[0], tuple(kind.names), several)

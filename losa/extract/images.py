@@ -65,7 +65,7 @@ _Bytes = io.BufferedReader | io.BytesIO
 
 
 class ImageStatus(IntEnum):
-    """Why a sample has no pixels; 1 is what a store calls a good row."""
+    """Why a sample has no pixels, or no features that fit; 1 is what a store calls a good row."""
 
     OK = 1
     MISSING = 2
@@ -78,6 +78,7 @@ class ImageStatus(IntEnum):
     CRASH = 9
     TIMEOUT = 10
     CHANGED = 11
+    NONFINITE = 12
 
 
 class ImageError(InputError):

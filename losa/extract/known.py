@@ -164,6 +164,7 @@ _SIZES: Final[Mapping[str, KnownSize]] = {
     ),
 }
 _VTAB: Final = KnownSize({"train": 800, "val": 200}, "VTAB-1k's lists; its test sets not priced")
+_VTAB_FINAL: Final = KnownSize({"train": 1000}, _VTAB.source)
 
 
 def known_size(dataset: str) -> KnownSize | None:
@@ -173,4 +174,6 @@ def known_size(dataset: str) -> KnownSize | None:
         >>> known_size("inat2018").splits["train"], known_size("folder:photos")
         (437513, None)
     """
-    return _VTAB if dataset.startswith("vtab/") else _SIZES.get(dataset)
+    if dataset.startswith("vtab/"):
+        return _VTAB_FINAL if dataset.endswith(":1000") else _VTAB
+    return _SIZES.get(dataset)

@@ -44,8 +44,10 @@ class Inputs:
     opened_ns: int = field(default_factory=time.time_ns)
 
 
-def gather_inputs(config: ExtractConfig, *, is_written: bool = True) -> Inputs:
+def gather_inputs(config: ExtractConfig, *, is_written: bool = True, processes: int = 1) -> Inputs:
     """List the data set and build the backbone; first, if a store is written, look for its room.
+
+    ``processes`` write it.
 
     Raises:
         LosaError: one of them is not what the configuration says.
@@ -53,7 +55,7 @@ def gather_inputs(config: ExtractConfig, *, is_written: bool = True) -> Inputs:
     compute = resolve_compute(config.device, config.amp_dtype)
     dataset = load_dataset(config.dataset, config.data_dir, splits=config.split, seed=config.seed)
     if is_written:
-        preflight(config, dataset)
+        preflight(config, dataset, processes=processes)
     return Inputs(config, dataset, asked_backbone(config, compute), compute)
 
 

@@ -14,15 +14,17 @@ from losa.extract.samples import Dataset
 from losa.features import FeatureSpec
 from losa.store import layout
 from losa.store.inspect import describe_store
-from losa.store.space import MARGIN, TOO_FULL, check_room, free_bytes
+from losa.store.space import MARGIN, TOO_FULL, check_room, free_bytes, open_bytes
 
 logger = logging.getLogger(__name__)
 
 
-def preflight(config: ExtractConfig, dataset: Dataset) -> None:
+def preflight(config: ExtractConfig, dataset: Dataset, *, processes: int = 1) -> None:
     """Say how much is to be computed and written, and refuse what the disk cannot hold.
 
-    What an extension adds is known only when its store has been opened, and is checked there.
+    There must be room for one open shard of each of the ``processes`` beside the features; what is
+    written of such shards already is not asked for again. What an extension adds is known only when
+    its store has been opened, and is checked there.
 
     Raises:
         ResourceError: less is free where the store lies, or will lie, than is needed.
@@ -37,7 +39,9 @@ def preflight(config: ExtractConfig, dataset: Dataset) -> None:
     left = _rows_left(config, Counts(samples, "", config.views).rows, shard_rows)
     if left:
         logger.info("%s", short_form(left, spec, free_bytes(config.store)))
-        needed = int((left * MARGIN + min(left, shard_rows)) * spec.sample_bytes)
+        spare = min(left, processes * shard_rows)
+        needed = int((left * MARGIN + spare) * spec.sample_bytes)
+        needed -= 0 if config.overwrite else open_bytes(config.store)
         check_room(config.store, needed, TOO_FULL)
 
 

@@ -20,16 +20,17 @@ from typing import Any, Final
 import torch
 
 from losa.config import ExtractConfig
-from losa.device import resolve_compute
-from losa.errors import ResourceError
+from losa.device import Compute, resolve_compute
+from losa.errors import LosaError, ResourceError
 from losa.extract.backbones import Backbone, model_name
 from losa.extract.costing import Counts, Rates
 from losa.extract.datasets import Dataset
-from losa.extract.extraction import Extraction
+from losa.extract.extraction import decode_pool
 from losa.extract.fitting import fitted_batch
 from losa.extract.planning import CPU_BATCH, MOST_BATCH, Inputs, asked_backbone, wanted_plan
 from losa.extract.rehearsal import Rehearsal, rehearse
 from losa.extract.weights import RANDOM, is_at_hand
+from losa.store import Plan, files, layout
 from losa.store.space import existing_place, free_bytes
 
 logger = logging.getLogger(__name__)
@@ -79,15 +80,17 @@ def probe(config: ExtractConfig, dataset: Dataset | None, counts: Counts, starte
     backbone = asked_backbone(config, compute)
     start_seconds = time.monotonic() - started
     place = existing_place(config.store.absolute().parent)
+    batch = _batch(config, dataset, backbone, compute)
+    # From here on it is given: to find it out takes seconds, and it is not to be found out anew.
+    config = config.model_copy(update={"batch_size": batch})
     inputs = None if dataset is None else Inputs(config, dataset, backbone, compute)
-    batch = _batch(config, backbone) if inputs is None else wanted_plan(inputs).numerics.batch_size
     forward, forward_batch, warming = forward_rate(backbone, batch)
     start_seconds += warming
     write, read = disk_rates(place)
     rates = Rates(forward=forward, write=write, read=read, free_bytes=free_bytes(place))
     found = None
     if inputs is not None:
-        rates = replace(rates, decode=_decode_rate(inputs, batch, place))
+        rates = replace(rates, decode=_decode_rate(inputs, batch))
         found = _rehearsed(inputs, rates, batch, place)
         rates = replace(rates, together=None if found is None else found.rate)
     predicted = None if found is None else start_seconds + found.seconds(counts.rows, write)
@@ -110,11 +113,32 @@ def _with_weights(config: ExtractConfig) -> ExtractConfig:
     return config.model_copy(update={"weights": RANDOM})
 
 
-def _batch(config: ExtractConfig, backbone: Backbone) -> int:
-    """The batch of an extraction whose data are not here."""
+def _batch(
+    config: ExtractConfig, dataset: Dataset | None, backbone: Backbone, compute: Compute
+) -> int:
+    """The batch of the extraction: that of the store it would go on with, or else as asked for."""
+    stored = None if config.overwrite else _stored_batch(config.store, backbone)
+    if stored is not None:
+        return stored
     if config.batch_size != "auto":
         return config.batch_size
-    return CPU_BATCH if backbone.device.type == "cpu" else fitted_batch(backbone, MOST_BATCH)
+    if dataset is not None:
+        # As if nothing lay in the store's place: what does is another backbone's.
+        anew = config.model_copy(update={"overwrite": True})
+        return wanted_plan(Inputs(anew, dataset, backbone, compute)).numerics.batch_size
+    return CPU_BATCH if compute.device.type == "cpu" else fitted_batch(backbone, MOST_BATCH)
+
+
+def _stored_batch(store: Path, backbone: Backbone) -> int | None:
+    """The batch of a store of this backbone and this kind of device, if there is one."""
+    path = store / layout.PLAN_OBJECT
+    try:
+        plan = Plan.from_json(files.read_json(path), path)
+    except LosaError:
+        return None
+    is_same = plan.backbone.get("model") == backbone.name
+    is_here = plan.numerics.device == backbone.device.type
+    return plan.numerics.batch_size if is_same and is_here else None
 
 
 def forward_rate(backbone: Backbone, batch: int) -> tuple[float, int, float]:
@@ -164,7 +188,7 @@ def disk_rates(place: Path) -> tuple[float, float]:
     return write, read
 
 
-def _decode_rate(inputs: Inputs, batch: int, place: Path) -> float:
+def _decode_rate(inputs: Inputs, batch: int) -> float:
     """Images a second that the extraction's own decode processes deliver, once they run."""
     dataset = inputs.dataset
     listed = next(iter(dataset.splits.values()))
@@ -172,7 +196,7 @@ def _decode_rate(inputs: Inputs, batch: int, place: Path) -> float:
         [dataset.media(listed[(first + i) % len(listed)]) for i in range(batch)]
         for first in count(0, batch)
     )
-    with Extraction(inputs, place, wanted_plan(inputs)).decode_pool() as pool:
+    with decode_pool(inputs) as pool:
         batches = pool.batches(groups, pad_to=batch)
         next(batches)
         return batch * _rate(lambda: next(batches), DECODE_SECONDS)
@@ -192,7 +216,7 @@ def _rehearsed(inputs: Inputs, rates: Rates, batch: int, place: Path) -> Rehears
     if 2 * whole / shared > MOST_SECONDS:
         logger.warning("a batch takes seconds here: nothing was rehearsed, no time is predicted")
         return None
-    return rehearse(inputs, whole, batch, place)
+    return rehearse(inputs, whole, batch, place, decode_rate=rates.decode)
 
 
 def _rate(act: Callable[[], object], seconds: float) -> float:

@@ -25,9 +25,10 @@ from losa.extract.backbones import Backbone, rebuild_backbone
 from losa.extract.datasets import Dataset
 from losa.extract.decode import DecodedBatch, DecodePool
 from losa.extract.media import Media
+from losa.extract.nonfinite import AsStored
 from losa.extract.origin import find_again
 from losa.features import Sample
-from losa.precision import decode, rounded_to
+from losa.precision import decode
 from losa.store import Plan, Store, open_store
 from losa.store.sealed import OK_STATUS
 
@@ -90,15 +91,16 @@ def recompute_rows(request: RecomputeRequest) -> dict[str, Any]:
         MismatchError: weights or preprocessing are not the store's, or its views are augmented by
             rules of another losa; the field is named.
         UsageError: the files are not found.
+        LosaError: they are found, and damaged or out of reach.
     """
     store = open_store(request.store)
     plan = store.plan
-    dataset = find_again(plan, request.images)
+    rows = choose_rows(store, request.rows, request.seed)
+    dataset = find_again(plan, request.images, [row.sample.path for row in rows])
     compute = resolve_compute(request.device, plan.numerics.autocast or "none")  # type: ignore[arg-type]  # checked there
     if compute.device.type != plan.numerics.device:
         log.info("the store was made on %s: last bits may differ", plan.numerics.device)
     backbone = rebuild_backbone(plan, request.weights, compute, whose="store")
-    rows = choose_rows(store, request.rows, request.seed)
     again = _Again(store, backbone, compute)
     findings = _Findings(plan.spec.taps, tolerance_of(plan))
     check_rules(plan.augment)
@@ -150,37 +152,31 @@ class _Again:
 
     def __init__(self, store: Store, backbone: Backbone, compute: Compute) -> None:
         self._store = store
-        self._backbone = backbone
         self._device = compute.device
         calibration = store.calibration(store.spec.taps)
         self._exponents = calibration.exponent
         self._quantiser = calibration.quantiser
+        given = store.spec.dtype, calibration.exponent, calibration.quantiser
+        self._planes = AsStored(backbone, *given)
 
     @torch.inference_mode()
     def compare(self, part: Sequence[ChosenRow], batch: DecodedBatch, findings: _Findings) -> None:
         """Compare one batch, and add what was found."""
         reasons = {failure.position: failure.message for failure in batch.failures}
-        planes = self._computed(batch)[:, : len(part)]
-        distances = relative_l2(planes, self._stored(part)).tolist()
+        planes, fits = self._planes(torch.from_numpy(batch.pixels).to(self._device))
+        found = torch.stack([plane[: len(part)].cpu() for plane in planes])
+        distances = relative_l2(found, self._stored(part)).tolist()
         for position, row in enumerate(part):
             if position in reasons:
                 findings.unread.append((row, reasons[position]))
+            elif not fits[:, position].all():
+                what = f"its features do not fit {self._store.spec.dtype} now"
+                findings.unread.append((row, what))
             elif not all(map(math.isfinite, distances[position])):
-                findings.unread.append((row, "its features are not finite now"))
+                findings.unread.append((row, "what is stored of it is not finite"))
             else:
                 findings.compared.append(row)
                 findings.distances.append(distances[position])
-
-    def _computed(self, batch: DecodedBatch) -> Float[Tensor, "k b l d"]:
-        """What the store would give back if it were extracted today."""
-        planes = self._backbone(torch.from_numpy(batch.pixels).to(self._device))
-        rounded = []
-        for number, (plane, exponent) in enumerate(zip(planes, self._exponents, strict=True)):
-            pair = None
-            if self._quantiser is not None:
-                pair = torch.tensor(self._quantiser[number], device=self._device)
-            rounded.append(rounded_to(self._store.spec.dtype, plane, exponent, pair).float().cpu())
-        return torch.stack(rounded)
 
     def _stored(self, part: Sequence[ChosenRow]) -> Float[Tensor, "k b l d"]:
         """The same rows as the store has them."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from losa.extract.extraction import ExtractEvent, Extraction
+from losa.extract.extraction import ExtractEvent, Extraction, decode_pool
 from losa.extract.planning import Inputs, calibrated, wanted_plan
-from losa.extract.spool import rows_kept
+from losa.extract.spool import calibration_tasks, rows_kept
 from losa.features import Sample
 from losa.store import create_store
 
@@ -29,6 +30,8 @@ class Pass:
             >>> Pass(first_seconds=2.0, first_rows=32, rate=100.0).seconds(532)
             7.0
         """
+        if not rows:
+            return 0.0
         return self.first_seconds + max(0, rows - self.first_rows) / self.rate
 
 
@@ -38,7 +41,8 @@ class Rehearsal:
 
     ``create_seconds`` lie between the two passes: processes ended, statistics, the empty store.
     ``close_seconds`` is what came after the last batch: syncs, commit records and the seal.
-    ``kept_rows`` are computed by calibration alone, which a rehearsal does not do.
+    ``kept_rows`` are forwarded by calibration alone, which a rehearsal does not do; the extraction
+    decodes them again, ``decode_rate`` of them a second.
     """
 
     rows: int
@@ -50,6 +54,7 @@ class Rehearsal:
     create_seconds: float
     close_seconds: float
     kept_rows: int = 0
+    decode_rate: float = math.inf
 
     @property
     def rate(self) -> float:
@@ -62,7 +67,8 @@ class Rehearsal:
         Writing overlaps computing until the last shard, so the slower of them decides; what is
         closed at the end is at most one shard.
         """
-        computing = self.extraction.seconds(rows - min(rows, self.kept_rows))
+        kept = min(rows, self.kept_rows)
+        computing = self.extraction.seconds(rows - kept) + kept / self.decode_rate
         writing = 0.0 if write is None else rows * self.sample_bytes / write
         last = min(rows, self.shard_rows) / self.rows
         return (
@@ -95,7 +101,9 @@ class Clock:
         return Pass(first - started, some, (most - some) / (last - first))
 
 
-def rehearse(inputs: Inputs, rows: int, batch: int, place: Path) -> Rehearsal:
+def rehearse(
+    inputs: Inputs, rows: int, batch: int, place: Path, *, decode_rate: float = math.inf
+) -> Rehearsal:
     """Extract at most ``rows`` rows, spread over the listing, into a folder that is then removed.
 
     Raises:
@@ -104,24 +112,33 @@ def rehearse(inputs: Inputs, rows: int, batch: int, place: Path) -> Rehearsal:
     listed = {name: _spread(samples, rows) for name, samples in inputs.dataset.splits.items()}
     split = "train" if "train" in listed else next(iter(listed))
     dataset = replace(inputs.dataset, splits={split: listed[split]})
-    changes = {"on_error": "skip", "views": 1, "batch_size": batch}
+    changes = {"on_error": "skip", "on_nonfinite": "skip", "batch_size": batch}
     config = inputs.config.model_copy(update=changes)
+    whole = wanted_plan(replace(inputs, config=config))
+    config = config.model_copy(update={"views": 1})
     small = replace(inputs, config=config, dataset=dataset)
     with tempfile.TemporaryDirectory(prefix=".losa-probe-", dir=place) as folder:
-        return _timed(small, Path(folder) / "store.zarr")
+        found = _timed(small, Path(folder) / "store.zarr")
+    return replace(
+        found,
+        calibration_rows=calibration_tasks(whole)[-1].stop,
+        kept_rows=rows_kept(whole, place),
+        decode_rate=decode_rate,
+    )
 
 
 def _timed(inputs: Inputs, path: Path) -> Rehearsal:
-    """Extract into ``path`` as ``losa extract`` does."""
+    """Extract into ``path`` as ``losa extract`` does, but for what that keeps of calibration."""
     clock = Clock()
     wanted = wanted_plan(inputs)
     started = time.perf_counter()
-    statistics = Extraction(inputs, path, wanted, clock).calibrate()
-    plan = calibrated(wanted, statistics)
-    create_store(path, plan, inputs.dataset.splits, statistics.arrays(plan.spec.dtype))
-    created = time.perf_counter()
-    extraction = Extraction(inputs, path, plan, clock)
-    rows = extraction.write()
+    with decode_pool(inputs) as pool:
+        statistics = Extraction(inputs, path, wanted, clock).calibrate(pool=pool)
+        plan = calibrated(wanted, statistics)
+        create_store(path, plan, inputs.dataset.splits, statistics.arrays(plan.spec.dtype))
+        created = time.perf_counter()
+        extraction = Extraction(inputs, path, plan, clock)
+        rows = extraction.write(pool=pool)
     extraction.seal()
     ended = time.perf_counter()
     calibrated_rows = min(rows, plan.calibration_rows)
@@ -136,7 +153,6 @@ def _timed(inputs: Inputs, path: Path) -> Rehearsal:
         extraction=extracted,
         create_seconds=max(0.0, created - started - calibration.seconds(calibrated_rows)),
         close_seconds=max(0.0, ended - created - extracted.seconds(rows)),
-        kept_rows=rows_kept(plan),
     )
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from losa.config import ExtractConfig
 from losa.errors import LockedError, SkippedError, UsageError
+from losa.extract.decode import DecodePool
 from losa.extract.extend import extend
-from losa.extract.extraction import Extraction, Progress, report_extraction
-from losa.extract.fleet import ALONE, Place, Share, fitted_to, wait_for_first
+from losa.extract.extraction import Extraction, Progress, decode_pool, report_extraction
+from losa.extract.fleet import ALONE, BEFORE, SEALING, Place, Share, fitted_to, wait_for_first
 from losa.extract.overwrite import set_aside
 from losa.extract.planning import (
     Inputs,
@@ -27,7 +29,7 @@ from losa.store import Plan, create_store, files, layout
 from losa.store.extending import finish_extension
 from losa.store.plan import check_same_identity
 from losa.store.reader import check_format
-from losa.store.space import bytes_needed, check_space
+from losa.store.space import bytes_needed
 
 logger = logging.getLogger(__name__)
 
@@ -52,16 +54,23 @@ def extract(
         finish_extension(config.store)
     if config.extend:
         return extend(config, progress=progress, place=place)
-    inputs = gather_inputs(config)
-    wanted = wanted_plan(inputs)
-    with set_aside(config.store, wanted.digest, active=config.overwrite):
-        wait_for_first(config.store, place)
-        with Spool(config.store, bytes_needed(wanted)) as spool:
-            plan = _begin_or_join(inputs, wanted, progress, spool)
-            extraction = Extraction(inputs, config.store, plan, progress)
-            with StopRequest() as stop:
-                computed = extraction.write(Share(place, stop, config.grace), spool)
-        store_id = extraction.seal()
+    with StopRequest() as stop, ExitStack() as aside, ExitStack() as helpers:
+        share = Share(place, stop, config.grace)
+        with share.at_once(config.store, BEFORE):
+            inputs = gather_inputs(config, processes=place.count)
+            wanted = wanted_plan(inputs)
+            aside.enter_context(set_aside(config.store, wanted.digest, active=config.overwrite))
+            wait_for_first(config.store, place)
+            found = _join(inputs, wanted) if config.store.exists() else None
+            pool = helpers.enter_context(decode_pool(inputs))
+            needed = bytes_needed(wanted, processes=place.count)
+            spool = helpers.enter_context(Spool(config.store, needed))
+            plan = found or _begin(Extraction(inputs, config.store, wanted, progress), spool, pool)
+        extraction = Extraction(inputs, config.store, plan, progress)
+        computed = extraction.write(share, spool, pool)
+        helpers.close()
+        with share.at_once(config.store, SEALING):
+            store_id = extraction.seal()
     return report_extraction(config, plan, store_id, computed, time.monotonic() - started)
 
 
@@ -80,24 +89,23 @@ def check_skips(config: ExtractConfig, result: Mapping[str, Any]) -> None:
         )
 
 
-def _begin_or_join(inputs: Inputs, wanted: Plan, progress: Progress | None, spool: Spool) -> Plan:
-    """Create the store, or join the one that is there if it is the same; returns its plan."""
-    path = inputs.config.store
-    if path.exists():
-        return _join(inputs, wanted)
-    check_space(path, wanted)
-    statistics = Extraction(inputs, path, wanted, progress).calibrate(spool)
-    plan = calibrated(wanted, statistics)
+def _begin(wanted: Extraction, spool: Spool, pool: DecodePool) -> Plan:
+    """Create the store, or join the one that another process made meanwhile; returns its plan."""
+    path, inputs = wanted.place, wanted.inputs
+    # Nobody asks for room here: it was asked for before the backbone was loaded.
+    statistics = wanted.calibrate(spool, pool)
+    plan = calibrated(wanted.plan, statistics)
     try:
         # Synced whatever --durability says: nothing tells later whether its labels are whole.
         create_store(path, plan, inputs.dataset.splits, statistics.arrays(plan.spec.dtype))
     except LockedError:
         logger.info("%s was created by another process meanwhile", path)
-        return _join(inputs, wanted)
+        return _join(inputs, wanted.plan)
     return plan
 
 
 def _join(inputs: Inputs, wanted: Plan) -> Plan:
+    """The plan of the store that is there, if it is the same."""
     path = inputs.config.store
     check_format(path)
     plan_path = path / layout.PLAN_OBJECT

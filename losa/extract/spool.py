@@ -20,8 +20,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from losa.store.plan import Plan
-from losa.store.space import existing_place, free_bytes
+from losa.store import Plan, layout
+from losa.store.claims import ShardTask
+from losa.store.space import bytes_needed, existing_place, free_bytes
 
 MOST_BYTES: Final = 4 * 2**30
 FREE_SHARE: Final = 4
@@ -41,8 +42,7 @@ class Spool:
     """
 
     def __init__(self, place: Path, needed: int = 0) -> None:
-        free = free_bytes(place)
-        self._most = min(MOST_BYTES, free // FREE_SHARE, free - needed)
+        self._most = room_at(place, needed)
         self._folder = existing_place(place.parent)
         self._file: IO[bytes] | None = None
         self._size = 0
@@ -100,11 +100,39 @@ class Spool:
         return planes
 
 
-def rows_kept(plan: Plan) -> int:
-    """How many of calibration's rows are not computed again, where there is room."""
-    spec = plan.spec
+def calibration_tasks(plan: Plan) -> list[ShardTask]:
+    """The rows that calibration looks at: by shards, in which its batches begin as a store's do."""
+    split = plan.calibration_split
+    rows = min(plan.calibration_rows, plan.splits[split].rows)
+    return [
+        ShardTask(split, shard, *layout.shard_span(shard, rows, plan.shard_rows))
+        for shard in range(layout.shard_count(rows, plan.shard_rows))
+    ]
+
+
+def rows_kept(plan: Plan, place: Path) -> int:
+    """How many of calibration's rows are not forwarded again by the extraction that follows.
+
+    Not those of a batch in which calibration ends before a shard does, nor of those beyond the
+    room that there is.
+    """
+    spec, size = plan.spec, plan.numerics.batch_size
     row_bytes = len(spec.taps) * spec.grid.num_tokens * spec.channels * torch.float32.itemsize
-    return min(plan.calibration_rows, MOST_BYTES // row_bytes)
+    fitting = room_at(place, bytes_needed(plan)) // (size * row_bytes)
+    rows = plan.splits[plan.calibration_split].rows
+    batches = [
+        min(size, task.stop - first)
+        for task in calibration_tasks(plan)
+        for first in range(task.first, task.stop, size)
+        if first + size <= task.stop or task.stop in (rows, (task.shard + 1) * plan.shard_rows)
+    ]
+    return sum(batches[: max(0, fitting)])
+
+
+def room_at(place: Path, needed: int) -> int:
+    """Bytes that may be kept beside a store that still needs so many; less than 0 is none."""
+    free = free_bytes(place)
+    return min(MOST_BYTES, free // FREE_SHARE, free - needed)
 
 
 def _bytes_of(plane: Tensor) -> memoryview:

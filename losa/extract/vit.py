@@ -86,6 +86,11 @@ class ViTBackbone:
         """The same network read at other taps; its weights are shared."""
         return replace(self, spec=self.spec.with_taps(taps))
 
+    def in_float32(self) -> ViTBackbone | None:
+        """The same network without autocast; ``None`` where there is none."""
+        # Not compiled: it is for single images, of which a compiler would want to know first.
+        return None if self.amp_dtype is None else replace(self, amp_dtype=None, is_compiled=False)
+
     @torch.no_grad()
     def __call__(self, pixels: UInt8[Tensor, "b h w 3"]) -> list[Float[Tensor, "b l d"]]:
         """One plane for each tap, in ascending depth, on the backbone's device.

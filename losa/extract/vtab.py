@@ -50,48 +50,56 @@ _ALIASES: Final[Mapping[str, str]] = {
     "camelyon": "patch_camelyon",
     "retinopathy": "diabetic_retinopathy",
 }
-_LISTS: Final[Mapping[str, tuple[str, int | None]]] = {
-    "train": ("train800.txt", 800),
-    "val": ("val200.txt", 200),
-    "test": ("test.txt", None),
-    "trainval": ("train800val200.txt", 1000),
+FINAL: Final = ":1000"
+"""Behind a task's name: what was chosen on 800 and 200 is trained once more, on all of them."""
+
+_Lists = Mapping[str, tuple[str, int | None]]
+_TEST: Final = ("test.txt", None)
+_LISTS: Final[Mapping[str, _Lists]] = {
+    "": {"train": ("train800.txt", 800), "val": ("val200.txt", 200), "test": _TEST},
+    FINAL: {"train": ("train800val200.txt", 1000), "test": _TEST},
 }
-_USUAL: Final = ("train", "val", "test")
 
 log = logging.getLogger(__name__)
 
 
 def list_task(name: str, data_dir: Path, splits: tuple[str, ...] | None) -> Listing:
-    """A task's lists: train, val and test, or those asked for; ``trainval`` is the 1000.
+    """A task's lists, all or those asked for: of 800 and 200 images; or, behind ``:1000``, of both.
 
     Raises:
         UsageError: there is no such task, or no such split.
         InputError: a list is missing or damaged, or lists a sample twice.
     """
+    name, final = name.removesuffix(FINAL), FINAL if name.endswith(FINAL) else ""
     task = _ALIASES.get(name, name)
     if task not in TASKS:
         raise UsageError("--dataset", f"{name!r} is no VTAB task", f"use one of {', '.join(TASKS)}")
-    wanted = _USUAL if splits is None else splits
-    for split in wanted:
-        if split not in _LISTS:
-            have = ", ".join(_LISTS)
-            raise UsageError("--split", f"{PREFIX}{task} has no {split!r}", f"use one of {have}")
-    if "trainval" in wanted and {"train", "val"} & set(wanted):
-        raise UsageError("--split", "trainval is train and val together", "take one or the other")
+    lists = _LISTS[final]
+    for split in splits or ():
+        if split not in lists:
+            raise _no_split(f"{PREFIX}{task}", final, split)
     root = _root(task, name, data_dir)
     lines: list[Listed] = []
-    for split in wanted:
-        lines += _lines(root, split, TASKS[task])
+    for split in splits or lists:
+        lines += _lines(root, split, *lists[split], TASKS[task])
     # A class may be absent from a task's 800: its number is its name.
     classes = tuple(map(str, range(TASKS[task])))
-    return Listing(f"{PREFIX}{task}", root, root, lines, classes)
+    return Listing(f"{PREFIX}{task}{final}", root, root, lines, classes)
+
+
+def _no_split(name: str, final: str, split: str) -> UsageError:
+    todo = f"use one of {', '.join(_LISTS[final])}"
+    if not final and split == "trainval":
+        # A split of another name than train is one that nothing trains on.
+        todo = f"its 1000 are the train of --dataset {name}{FINAL}"
+    return UsageError("--split", f"{name}{final} has no {split!r}", todo)
 
 
 def _root(task: str, name: str, data_dir: Path) -> Path:
     """The folder of a task's lists."""
     names = dict.fromkeys((task, name))
     folders = [data_dir / above / below for above in ("vtab", "vtab-1k", "") for below in names]
-    files = [file for file, _ in _LISTS.values()]
+    files = {file for lists in _LISTS.values() for file, _ in lists.values()}
     for folder in folders:
         if any(path_kind(folder / file) == "file" for file in files):
             return folder
@@ -99,9 +107,9 @@ def _root(task: str, name: str, data_dir: Path) -> Path:
     raise InputError(folders[0], "is missing, or holds no lists of VTAB-1k", todo)
 
 
-def _lines(root: Path, split: str, count: int) -> list[Listed]:
-    """The lines of one list."""
-    file = root / _LISTS[split][0]
+def _lines(root: Path, split: str, name: str, expected: int | None, count: int) -> list[Listed]:
+    """The lines of one list, whose labels are below ``count``."""
+    file = root / name
     listed = []
     for number, line in enumerate(read_text(file).splitlines(), 1):
         if not line.strip():
@@ -114,7 +122,6 @@ def _lines(root: Path, split: str, count: int) -> list[Listed]:
         listed.append(Listed(safe_path(path.strip(), file, where), str(int(label)), split, where))
     if not listed:
         raise InputError(file, "lists no samples", "fetch the list again")
-    expected = _LISTS[split][1]
     if expected not in (None, len(listed)):
         log.warning("%s has %d samples, not %d", file, len(listed), expected)
     return listed

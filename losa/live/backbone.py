@@ -17,8 +17,8 @@ from losa.adapt.checkpoint import load_adaptor
 from losa.device import resolve_compute
 from losa.extract.backbones import rebuild_backbone
 from losa.extract.extraction import MAX_AUTO_WORKERS
+from losa.extract.nonfinite import AsStored
 from losa.extract.transforms import Preprocessing
-from losa.precision import rounded_to
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +60,9 @@ class LivePipeline:
             log.info("the store was made on %s: last bits may differ", store["device"])
         self.adaptor: Adaptor = adaptor.to(self.compute.device)
         self.backbone = rebuild_backbone(self.card, weights, self.compute, whose="run")
-        self._quantisers: list[Tensor | None] = [None] * len(self.card.spec.taps)
-        if self.card.quantiser:
-            self._quantisers = list(torch.tensor(self.card.quantiser, device=self.compute.device))
+        quantiser = np.array(self.card.quantiser, np.float32) if self.card.quantiser else None
+        given = self.card.spec.dtype, self.card.exponents, quantiser
+        self._planes = AsStored(self.backbone, *given)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -71,10 +71,13 @@ class LivePipeline:
 
     @torch.inference_mode()
     def logits(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> Float[Tensor, "b y"]:
-        """Logits of a batch of decoded images, on the CPU."""
-        spec = self.card.spec
-        planes = self.backbone(torch.from_numpy(pixels).to(self.compute.device))
-        taps = zip(planes, self.card.exponents, self._quantisers, strict=True)
-        rounded = [rounded_to(spec.dtype, *tap) for tap in taps]
-        result: Tensor = self.adaptor(rounded)
-        return result.cpu()
+        """Logits of a batch of decoded images, on the CPU; nan where features do not fit a store.
+
+        Those are the images that extraction refuses or skips: of others of their kind the adaptor
+        has never seen one.
+        """
+        planes, fits = self._planes(torch.from_numpy(pixels).to(self.compute.device))
+        result: Tensor = self.adaptor(planes)
+        result = result.cpu()
+        result[torch.from_numpy(~fits.all(0))] = torch.nan
+        return result

@@ -1,4 +1,4 @@
-"""``losa evaluate --dataset``: a run's metrics on raw media, streamed through the backbone once."""
+"""``losa evaluate --dataset``: a run measured on raw media, streamed through the backbone once."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from losa.adapt.checkpoint import AdaptorCard, load_card
 from losa.adapt.metrics import MetricSums
+from losa.adapt.predictions import Predictions
+from losa.adapt.scoresheet import Evaluation
+from losa.adapt.viewmean import mean_of
 from losa.errors import InputError, MismatchError
 from losa.extract.datasets import Dataset, load_dataset
 from losa.extract.decode import DecodePool
@@ -25,7 +30,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LiveRequest:
-    """A run, and the raw split to measure it on."""
+    """A run, and the raw split to measure it on.
+
+    ``is_mirrored`` scores the mean of what is said of each image and of its mirror image.
+    """
 
     run: Path
     dataset: str
@@ -35,12 +43,13 @@ class LiveRequest:
     batch_size: int = 64
     device: str = "auto"
     num_workers: Workers = "auto"
+    is_mirrored: bool = False
 
 
 def evaluate_dataset(
     request: LiveRequest, *, progress: Callable[[ExtractEvent], None]
-) -> dict[str, Any]:
-    """Metrics of a run on a data set's split; unreadable samples count as wrong.
+) -> Evaluation:
+    """A run on a data set's split; samples without pixels or features count as wrong.
 
     Raises:
         MismatchError: the data set's classes are not the run's.
@@ -48,13 +57,19 @@ def evaluate_dataset(
         LosaError: the run, the weights or the data set do not fit.
     """
     card = load_card(request.run)
+    if card.task != "classes":
+        what = f"predicts {card.task}, and raw media are scored by one class a sample"
+        raise MismatchError(request.run, what, "extract the split and give --store")
     dataset = _dataset_of(request, card)
     pipeline = LivePipeline(request.run, request.weights, request.device)
     samples = dataset.splits[request.split]
     size = min(request.batch_size, len(samples))
     groups = [samples[start : start + size] for start in range(0, len(samples), size)]
     places = [[dataset.media(sample) for sample in group] for group in groups]
-    sums = MetricSums(len(dataset.classes))
+    sums, predictions = (
+        MetricSums(len(dataset.classes)),
+        _predictions_of(dataset, samples),
+    )
     done = 0
     workers = decode_workers(request.num_workers, len(groups))
     with DecodePool(pipeline.preprocessing, workers=workers) as pool:
@@ -62,13 +77,36 @@ def evaluate_dataset(
             labels = torch.tensor([sample.label for sample in group])
             readable = torch.ones(len(group), dtype=torch.bool)
             readable[[failure.position for failure in batch.failures]] = False
-            logits = pipeline.logits(batch.pixels)[: len(group)]
+            logits = _logits(pipeline, batch.pixels, request)[: len(group)]
+            readable &= logits.isfinite().all(1)
             sums.add(logits[readable], labels[readable])
             sums.add_skipped(labels[~readable])
+            predictions.add(done + np.flatnonzero(readable.numpy()), logits[readable])
             done += len(group)
             progress(ExtractEvent(done, len(samples), card.spec.sample_bytes, "evaluate"))
-    metrics = sums.metrics().to_json()
-    return {"run": str(request.run), "dataset": dataset.name, "split": request.split, **metrics}
+    facts = {
+        "run": str(request.run),
+        "dataset": dataset.name,
+        "split": request.split,
+        "views": "flip" if request.is_mirrored else "clean",
+        "amp_dtype": pipeline.compute.amp_dtype,
+    }
+    return Evaluation(facts, sums, predictions, dataset.classes)
+
+
+def _predictions_of(dataset: Dataset, samples: Sequence[Sample]) -> Predictions:
+    labels = np.array([sample.label for sample in samples], dtype=np.int64)
+    return Predictions(samples, np.arange(len(samples)), labels, dataset.classes)
+
+
+def _logits(
+    pipeline: LivePipeline, pixels: UInt8[np.ndarray, "b h w 3"], request: LiveRequest
+) -> Float[Tensor, "b y"]:
+    """Logits of images, or of the mean probabilities of them and their mirror images."""
+    logits = pipeline.logits(pixels)
+    if not request.is_mirrored:
+        return logits
+    return mean_of([logits, pipeline.logits(np.ascontiguousarray(pixels[:, :, ::-1]))])
 
 
 def _dataset_of(request: LiveRequest, card: AdaptorCard) -> Dataset:

@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from losa.adapt.checkpoint import load_card
+from losa.adapt.checkpoint import AdaptorCard, load_card
 from losa.adapt.evaluate import check_same_features, logits_of_rows
 from losa.adapt.partition import clean_rows
 from losa.adapt.source import FeatureSource
+from losa.adapt.targets import Kind
 from losa.errors import InputError
 from losa.extract.decode import DecodePool
 from losa.extract.images import EXTENSIONS
@@ -61,7 +62,7 @@ def predict(request: PredictRequest) -> dict[str, Any]:
     predictions = [
         {"path": str(path), "error": failures[number]}
         if number in failures
-        else {"path": str(path), "top": _top(logits[number], pipeline.card.classes, request.top)}
+        else {"path": str(path), **_said(logits[number], pipeline.card, request.top)}
         for number, path in enumerate(images)
     ]
     result: dict[str, Any] = {"run": str(request.run), "predictions": predictions}
@@ -92,20 +93,55 @@ def _live_logits(
     size = min(request.batch_size, len(images))
     groups = [list(images[start : start + size]) for start in range(0, len(images), size)]
     parts, failures = [], {}
+    dtype = pipeline.card.spec.dtype
     workers = decode_workers(request.num_workers, len(groups))
     with DecodePool(pipeline.preprocessing, workers=workers) as pool:
         for number, batch in enumerate(pool.batches(groups, pad_to=size)):
             parts.append(pipeline.logits(batch.pixels))
+            for position in (~parts[-1].isfinite().all(1)).nonzero()[:, 0].tolist():
+                failures[number * size + position] = f"features do not fit {dtype}"
             for failure in batch.failures:
                 failures[number * size + failure.position] = failure.message
     return torch.cat(parts), failures
 
 
-def _top(logits: Float[Tensor, "y"], classes: Sequence[str], count: int) -> list[dict[str, Any]]:
-    probabilities = logits.double().softmax(0)
-    best = probabilities.topk(min(count, len(classes)))
+def table_rows(predictions: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    """Path, class or name, and probability or number: what a table shows of predictions.
+
+    Example:
+        >>> list(table_rows([{"path": "a.png", "numbers": {"age": 31.4159}}]))
+        [('a.png', 'age', '31.42')]
+    """
+    for item in predictions:
+        if "error" in item:
+            yield item["path"], item["error"], ""
+        for best in item.get("top", ()):
+            yield item["path"], best["class"], f"{best['probability']:.3f}"
+        for name, number in item.get("numbers", {}).items():
+            yield item["path"], name, f"{number:.4g}"
+
+
+def _said(logits: Float[Tensor, "y"], card: AdaptorCard, count: int) -> dict[str, Any]:
+    """What a run says of one image: its likeliest classes, all of its labels, or its numbers."""
+    if card.task == "numbers":
+        each = zip(card.classes, card.scale, logits.double().tolist(), strict=True)
+        return {"numbers": {name: mean + std * found for name, (mean, std), found in each}}
+    is_one = card.task == "classes"
+    probabilities = logits.double().softmax(0) if is_one else logits.double().sigmoid()
+    best = probabilities.topk(min(count, len(card.classes)))
     pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return [{"class": classes[index], "probability": round(value, 6)} for index, value in pairs]
+    top = [{"class": card.classes[index], "probability": round(value, 6)} for index, value in pairs]
+    if is_one:
+        return {"top": top}
+    found = zip(card.classes, probabilities.tolist(), strict=True)
+    return {"top": top, "probabilities": {name: round(value, 6) for name, value in found}}
+
+
+def _is_same(live: Float[Tensor, "b y"], cached: Float[Tensor, "b y"], task: Kind) -> bool:
+    """Whether both say the same classes; numbers have none to differ in."""
+    if task == "classes":
+        return bool((live.argmax(1) == cached.argmax(1)).all())
+    return task == "numbers" or bool(((live > 0) == (cached > 0)).all())
 
 
 def _cache_check(
@@ -118,7 +154,7 @@ def _cache_check(
         cached = logits_of_rows(pipeline.adaptor, store, split, rows)
         found = torch.stack([live[path] for path in places])
         differences += (found - cached).abs().amax(1).tolist()
-        same = same and bool((found.argmax(1) == cached.argmax(1)).all())
+        same = same and _is_same(found, cached, pipeline.card.task)
     return {
         "compared": len(differences),
         "max_abs_difference": max(differences, default=None),

@@ -47,7 +47,7 @@ CAVEAT: Final = (
 )
 MIN_SAMPLES: Final = 20
 MAX_SAMPLES: Final = 20_000
-"""Kernels of so many samples and 12 blocks are 19 GB."""
+"""Kernels of so many samples and 12 blocks are 19 GB; a probe has a few more n x n matrices."""
 
 AUTO_BATCH: Final = 32
 
@@ -91,7 +91,7 @@ def scout(request: ScoutRequest, *, progress: Told) -> dict[str, Any]:
     inputs = gather_inputs(config, is_written=False)
     chosen = scouted_samples(inputs.dataset, request.samples, config.seed)
     needed = summary_bytes(inputs.backbone, len(chosen.samples))
-    kernels = 8 * inputs.backbone.depth * len(chosen.samples) ** 2
+    kernels = kernel_bytes(inputs.backbone.depth, len(chosen.samples))
     log.info(
         "%d samples to train on, %d held out of %s; %.0f MB of summaries, %.0f MB of kernels",
         *(len(chosen.train), len(chosen.held_out), chosen.held_out_of),
@@ -127,13 +127,13 @@ def look_at(found: Gathered, chosen: Scouted, progress: Told) -> tuple[Look, ...
     parts = {"summary": slice(0, first_cell), "cells": slice(first_cell, None)}
     looks = []
     for name, tokens in parts.items():
-        kernels = _kernels(found.values[:, found.ok, tokens], trained)
 
         def told(done: int, total: int, name: str = name) -> None:
-            progress(ExtractEvent(done, total, 0, f"probes on {name}"))
+            progress(ExtractEvent(done, total, 0, f"probes on {name}", "probes"))
 
-        sets = search(Task(kernels, labels, trained), progress=told)
-        looks.append(Look(name, tuple(sets), commonest))
+        task = Task(_kernels(found.values[:, found.ok, tokens], trained), labels, trained)
+        looks.append(Look(name, tuple(search(task, progress=told)), commonest))
+        del task  # or the next one's kernels would lie beside these
     return tuple(looks)
 
 
@@ -193,8 +193,22 @@ def _set_json(one: TapSet, tap_bytes: int) -> dict[str, Any]:
 
 
 def _kernels(values: Float[Tensor, "k n l d"], trained: int) -> Float[Tensor, "k n n"]:
-    """The kernel of each tap."""
-    return torch.stack([kernel(plane.flatten(1), trained) for plane in values])
+    """The kernel of each tap; they are too large to be held twice."""
+    samples = values.shape[1]
+    found = torch.empty(len(values), samples, samples)
+    for into, plane in zip(found, values, strict=True):
+        into.copy_(kernel(plane.flatten(1), trained))
+    return found
+
+
+def kernel_bytes(depth: int, samples: int) -> int:
+    """Bytes that the float32 kernels of all blocks take.
+
+    Example:
+        >>> kernel_bytes(12, MAX_SAMPLES)
+        19200000000
+    """
+    return 4 * depth * samples**2
 
 
 def _gathered(inputs: Inputs, chosen: Scouted, progress: Told) -> Gathered:

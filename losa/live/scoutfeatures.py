@@ -103,7 +103,6 @@ def gather(
     size = min(batch_size, len(samples))
     starts = range(0, len(samples), size)
     groups = [[dataset.media(item) for item in samples[at : at + size]] for at in starts]
-    row_bytes = summary_bytes(backbone, 1)
     with DecodePool(backbone.preprocessing, workers=workers) as pool:
         for at, batch in zip(starts, pool.batches(groups, pad_to=size), strict=True):
             end = min(at + size, len(samples))
@@ -113,7 +112,8 @@ def gather(
             ok[[at + failure.position for failure in batch.failures]] = False
             # A few channels of large models are beyond float16; where they end decides nothing.
             values[:, at:end] = kept.clamp_(-_LARGEST, _LARGEST)
-            progress(ExtractEvent(end, len(samples), row_bytes, "scout"))
+            # No bytes: nothing is written, and a summary's would say nothing of an extraction's.
+            progress(ExtractEvent(end, len(samples), 0, "scout"))
     values[:, ~ok] = 0
     if not bool(ok.all()):
         log.warning("%d of %d samples could not be read and are left out", (~ok).sum(), len(ok))

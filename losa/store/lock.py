@@ -58,6 +58,35 @@ def turn(folder: Path) -> Iterator[bool]:
 
 
 @contextmanager
+def turn_by_file(path: Path) -> Iterator[bool]:
+    """As :func:`turn`, by a file that is made for it and goes when whoever held it is done.
+
+    For folders on NFS, which locks only files that are open for writing.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise files.resource_error(path, error) from error
+    is_held = False
+    try:
+        # One that was removed before we locked it keeps nobody out.
+        is_held = _is_locked(path, handle, fcntl.LOCK_EX) and _is_at(path, handle)
+        yield is_held
+    finally:
+        if is_held:
+            path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    """Whether an open file or folder still has its name."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))  # noqa: PTH116 -- beside os.fstat
+    except OSError:
+        return False
+
+
+@contextmanager
 def _held(root: Path, kind: int, what: str) -> Iterator[None]:
     try:
         handle = os.open(root / ".losa", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -87,10 +116,6 @@ def _is_locked(path: Path, handle: int, kind: int) -> bool:
 
 def _check_place(root: Path, handle: int) -> None:
     """Refuse a lock on a store that was moved away between the opening and the locking."""
-    try:
-        is_there = os.path.samestat(os.fstat(handle), os.stat(root / ".losa"))  # noqa: PTH116 -- beside os.fstat
-    except OSError:
-        is_there = False
-    if not is_there:
+    if not _is_at(root / ".losa", handle):
         what = "was moved or replaced by another process"
         raise LockedError(root, what, "run the same command again")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from losa.errors import ResourceError
+from losa.store import layout
 from losa.store.plan import Plan
 
 MARGIN: Final = 1.02
@@ -14,21 +16,37 @@ TOO_FULL: Final = "free space, give another --store, or keep fewer --taps or --t
 _UNITS: Final = ((10**9, "GB"), (10**6, "MB"), (0, "kB"))
 
 
-def bytes_needed(plan: Plan, rows: int | None = None) -> int:
-    """Bytes that ``rows`` more rows (all by default) will take, with one shard a tap to spare."""
+def bytes_needed(plan: Plan, rows: int | None = None, processes: int = 1) -> int:
+    """Bytes that ``rows`` more rows (all by default) will take, with a shard to spare a process."""
     everything = sum(split.rows for split in plan.splits.values())
     rows = everything if rows is None else rows
-    spare = min(rows, plan.shard_rows)
+    spare = min(rows, processes * plan.shard_rows)
     return int((rows * MARGIN + spare) * plan.spec.sample_bytes)
 
 
-def check_space(path: Path, plan: Plan, rows: int | None = None) -> None:
-    """Refuse to begin what the disk cannot hold.
+def check_space(path: Path, plan: Plan, rows: int | None = None, processes: int = 1) -> None:
+    """Refuse to begin what the disk cannot hold, or to go on with it.
 
     Raises:
-        ResourceError: less is free where ``path`` lies, or will lie, than is needed.
+        ResourceError: less is free where ``path`` lies, or will lie, than ``processes`` need that
+            write so many rows.
     """
-    check_room(path, bytes_needed(plan, rows), TOO_FULL)
+    needed = bytes_needed(plan, rows, processes) - open_bytes(path)
+    check_room(path, needed, TOO_FULL)
+
+
+def open_bytes(path: Path) -> int:
+    """Bytes of the shards of a store that are being written just now.
+
+    Their rows are still missing, and their bytes are not free any more: whoever counts what is
+    needed while others write would count them twice.
+    """
+    total = 0
+    with suppress(OSError):
+        for entry in (path / layout.TMP_FOLDER).iterdir():
+            with suppress(OSError):  # published or dropped just now
+                total += entry.stat().st_size
+    return total
 
 
 def check_room(path: Path, needed: int, todo: str) -> None:

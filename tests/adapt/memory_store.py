@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Float16, Float32, Int32, Int64, Shaped, UInt8
@@ -187,3 +188,21 @@ def raw_of(
     if dtype == "bfloat16":
         return (scaled.astype("<f4").view("<u4") >> 16).astype("<u2"), None
     return scaled.astype(RAW[dtype]), None
+
+
+def with_several_labels(store: MemoryStore) -> MemoryStore:
+    """The store with all classes below its own for each sample's labels: of class 0 none."""
+    for split in store.members.values():
+        old = split.samples
+        split.samples = tuple(replace(one, label=-1, labels=tuple(range(one.label))) for one in old)
+        split.labels = np.full_like(split.labels, -1)
+    return store
+
+
+def numbers_csv(store: MemoryStore, file: Path) -> Path:
+    """Two numbers for each sample that its class and so its planes tell, one far from zero."""
+    lines = ["key,age,size"]
+    for split in store.members.values():
+        lines += [f"{s.key},{10 + 7 * s.label**2},{1e4 - 0.5 * s.label}" for s in split.samples]
+    file.write_text("\n".join(lines) + "\n")
+    return file

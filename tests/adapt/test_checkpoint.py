@@ -22,6 +22,7 @@ from losa.adapt.checkpoint import (
     save_weights,
 )
 from losa.adapt.registry import build_adaptor
+from losa.adapt.snapshot import Snapshot, save_snapshot
 from losa.errors import StoreError
 from losa.features import FeatureSpec, TokenGrid
 
@@ -84,10 +85,27 @@ def test_loading_leaves_the_random_numbers_where_they_were(run: Path) -> None:
 
 
 def test_the_last_weights_are_loaded_when_asked(run: Path) -> None:
-    save_weights(run / "last.safetensors", trained(1), CARD.metadata)
+    state = {f"weights/{name}": value for name, value in trained(1).state_dict().items()}
+    save_snapshot(run / "last.safetensors", Snapshot(state, {}), CARD.digest)
     adaptor, _ = load_adaptor(run, which="last")
     expected = trained(1).get_parameter("head.linear.weight")
     assert torch.equal(adaptor.get_parameter("head.linear.weight"), expected)
+
+
+def test_a_run_that_has_not_begun_has_no_last_weights(run: Path) -> None:
+    with pytest.raises(StoreError, match=r"last\.safetensors: does not exist"):
+        load_adaptor(run, which="last")
+
+
+@pytest.mark.parametrize(
+    "scale", [(), ((0.0, 1.0),) * 2, ((0.0, 1.0), (0.0, 0.0), (0.0, 1.0)), ((0.0, -1.0),) * 3]
+)
+def test_a_card_of_numbers_has_a_deviation_of_each(scale: tuple[tuple[float, float], ...]) -> None:
+    card = dataclasses.replace(CARD, task="numbers", scale=scale)
+    with pytest.raises(StoreError, match="scale: is not what numbers have"):
+        AdaptorCard.from_json(card.to_json())
+    whole = dataclasses.replace(card, scale=((0.0, 1.0),) * 3)
+    assert AdaptorCard.from_json(whole.to_json()) == whole
 
 
 def test_equal_weights_are_equal_files(run: Path, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import pytest
 import torch
 
 from losa.adapt.checkpoint import load_adaptor
-from losa.adapt.evaluate import evaluate, logits_of_rows
+from losa.adapt.evaluate import EvaluateRequest, evaluate, evaluate_store, logits_of_rows
+from losa.adapt.scoresheet import Evaluation
 from losa.adapt.train import adapt_on
 from losa.config import AdaptConfig
 from losa.errors import InputError, MismatchError, StoreError, UsageError
@@ -107,6 +110,104 @@ def test_of_several_views_the_clean_one_is_evaluated(
     rows = np.array([clean[key] for key in predicted])
     classes = logits_of_rows(adaptor, store, "train", rows).argmax(1).tolist()
     assert list(predicted.values()) == [store.classes[number] for number in classes]
+
+
+def test_all_views_of_a_sample_are_averaged_on_request_and_count_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = separable_store({"train": 40}, noise=6.0, views=3)
+    monkeypatch.setattr("losa.adapt.evaluate.open_source", lambda *_, **__: store)
+    adapt_on(store, AdaptConfig(out=tmp_path, device="cpu", epochs=1))
+    train = store.split("train")
+    # The run has held out of it what it does not know of: a view, and all views, are unreadable.
+    lost = (train.source_index == 4) & (train.views == 0) | (train.source_index == 9)
+    train.status[lost] = 2
+    monkeypatch.setattr("losa.adapt.evaluate._was_held_out_of", lambda *_: False)
+    request = EvaluateRequest(tmp_path, split="train", device="cpu", batch_size=7, is_averaged=True)
+    found = evaluate_store(request)
+    assert isinstance(found, Evaluation)
+    result = found.result
+    assert (result["views"], result["rows"], result["skipped"]) == ("average", 40, 1)
+    adaptor, _ = load_adaptor(tmp_path)
+    shares, labels = np.zeros((40, 4)), np.zeros(40, int)
+    logits = logits_of_rows(adaptor, store, "train", np.arange(train.rows)).double()
+    for source in range(40):
+        rows = np.flatnonzero((train.source_index == source) & (train.status == 1))
+        labels[source] = train.samples[source].label
+        if source != 9:
+            shares[source] = logits[rows].softmax(1).mean(0).numpy()
+    right = (shares.argmax(1) == labels) & (shares.sum(1) > 0)
+    assert result["top1"] == pytest.approx(right.mean())
+    kept = np.arange(40) != 9
+    loss = -np.log(shares[kept, labels[kept]]).mean()
+    assert result["loss"] == pytest.approx(loss, rel=1e-5)
+    assert len(found.predictions.csv().splitlines()) == 41
+
+
+def test_views_of_which_there_is_one_cannot_be_averaged(store: MemoryStore, tmp_path: Path) -> None:
+    request = EvaluateRequest(train(store, tmp_path), device="cpu", is_averaged=True)
+    with pytest.raises(UsageError, match="--views: average: test has one view of each sample"):
+        evaluate_store(request)
+
+
+def test_figures_of_reliability_are_those_of_the_predictions(
+    store: MemoryStore, tmp_path: Path
+) -> None:
+    found = evaluate_store(EvaluateRequest(train(store, tmp_path), device="cpu", batch_size=7))
+    assert isinstance(found, Evaluation)
+    confidence, right = found.predictions.confidences()
+    place = np.ceil(confidence.astype(np.float64) * 15) - 1
+    gaps = [(right[place == p] - confidence[place == p]).sum() for p in range(15)]
+    assert found.result["ece"] == pytest.approx(np.abs(gaps).sum() / 30, abs=1e-6)
+    assert json.loads((tmp_path / "report.json").read_text())["metrics"]["test"]["ece"] > 0
+
+
+def targets_of(store: MemoryStore, path: Path, kind: str) -> Path:
+    """A file that has targets for all samples but the first of test, from their labels."""
+    cells: dict[str, tuple[str, Callable[[int], str]]] = {
+        "classes": ("label", lambda label: f"other{label % 2}"),
+        "labels": ("labels", lambda label: ";".join(["x"] * (label > 0) + ["y"] * (label > 2))),
+        "numbers": ("number", lambda label: f"{100 + 10 * label}"),
+    }
+    name, cell = cells[kind]
+    samples = [sample for split in store.splits for sample in store.split(split).samples]
+    lines = [f"{sample.key},{cell(sample.label)}" for sample in samples if sample.key != "test/000"]
+    path.write_text("\n".join([f"key,{name}", *lines]))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["classes", "labels", "numbers"])
+def test_a_run_on_targets_is_evaluated_on_them(
+    store: MemoryStore, tmp_path: Path, kind: str
+) -> None:
+    file = targets_of(store, tmp_path / "t.csv", kind)
+    config = AdaptConfig(out=tmp_path / "run", device="cpu", rank=2, epochs=2, targets=file)
+    report = adapt_on(store, config)
+    request = EvaluateRequest(tmp_path / "run", device="cpu", batch_size=7, is_listed=True)
+    found = evaluate_store(request)
+    assert found.result["rows"] == 29
+    for name, value in report.metrics["test"].items():
+        if isinstance(value, float):
+            assert found.result[name] == pytest.approx(value, rel=1e-5)
+    assert found.predictions is not None
+    rows = list(csv.DictReader(io.StringIO(found.predictions.csv().decode())))
+    assert [row["key"] for row in rows] == [f"test/{place:03d}" for place in range(1, 30)]
+    if kind == "numbers":
+        errors = [abs(float(row["number"]) - float(row["number_predicted"])) for row in rows]
+        assert found.result["mae"] == pytest.approx(np.mean(errors), rel=1e-5)
+    else:
+        labels = [sample.label for sample in store.split("test").samples[1:]]
+        two = [f"other{label % 2}" for label in labels]
+        several = [("", "x", "x", "x;y")[label] for label in labels]
+        assert [row["label"] for row in rows] == (two if kind == "classes" else several)
+
+
+def test_targets_of_another_kind_are_refused(store: MemoryStore, tmp_path: Path) -> None:
+    run = train(store, tmp_path / "run")
+    file = targets_of(store, tmp_path / "t.csv", "numbers")
+    request = EvaluateRequest(run, device="cpu", targets=file)
+    with pytest.raises(MismatchError):
+        evaluate_store(request)
 
 
 @pytest.mark.parametrize("has_val", [False, True])

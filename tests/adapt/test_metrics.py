@@ -78,13 +78,5 @@ def test_an_empty_split_scores_zero() -> None:
     assert (found.top1, found.loss, found.rows) == (0.0, 0.0, 0)
 
 
-def test_a_higher_top1_is_better_and_of_equals_the_later() -> None:
-    def scores(top1: float, loss: float) -> SplitMetrics:
-        return SplitMetrics(top1, 1.0, top1, loss, top1, 10, 0)
-
-    base = scores(0.5, 1.0)
-    assert base.improves_on(None)
-    assert scores(0.6, 9.0).improves_on(base)
-    assert scores(0.5, 0.9).improves_on(base)
-    assert scores(0.5, 1.1).improves_on(base)
-    assert not scores(0.4, 0.1).improves_on(base)
+def test_val_chooses_by_top1() -> None:
+    assert SplitMetrics(0.5, 1.0, 0.4, 9.0, 0.6, 10, 0).criterion == 0.5

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from losa.adapt import optim
+from losa.config import AdaptConfig
 
 
 def small_module() -> nn.Module:
@@ -37,6 +38,36 @@ def test_only_matrices_decay() -> None:
     assert decayed == {id(module[0].weight), id(module[2].weight)}  # type: ignore[index]  # a Sequential
     assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
     assert len(groups[1]["params"]) == 3
+
+
+class Headed(nn.Module):
+    """A module with a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(3, 4)
+        self.head = nn.Linear(4, 2)
+
+
+def test_the_head_has_rates_of_its_own_and_its_vectors_decay_as_little() -> None:
+    module = Headed()
+    optimiser = optim.build_optimiser(
+        module, lr=0.1, weight_decay=0.3, head=optim.HeadRates(0.5, 0.7)
+    )
+    optim.set_lr(optimiser, 0.2)
+    found = {id(p): group for group in optimiser.param_groups for p in group["params"]}
+    rates = {name: (found[id(p)]["lr"], found[id(p)]["weight_decay"])
+             for name, p in module.named_parameters()}  # fmt: skip
+    assert rates == {
+        "body.weight": (0.2, 0.3), "body.bias": (0.2, 0.0),
+        "head.weight": (0.1, 0.7), "head.bias": (0.1, 0.0),
+    }  # fmt: skip
+
+
+def test_without_rates_of_its_own_the_head_shares_the_groups() -> None:
+    assert len(optim.parameter_groups(Headed(), 0.3)) == 2
+    assert optim.head_rates(AdaptConfig(lr=0.01)) == optim.HeadRates(1.0, None)
+    assert optim.head_rates(AdaptConfig(lr=0.01, head_lr=0.04)).lr_share == 4.0
 
 
 def test_frozen_parameters_are_left_out() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from losa.adapt.partition import clean_rows, holdout, partition
-from losa.errors import InputError
+from losa.errors import InputError, UsageError
 from losa.store.order import row_places
 from tests.adapt.memory_store import separable_store
 
@@ -74,22 +74,16 @@ def test_labels_outside_the_classes_are_refused() -> None:
         partition(store, val_fraction=0.1, seed=0)
 
 
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [(None, "without a label: nothing can be learnt"), ((0, 2), "with several labels, and heads")],
-)
 @pytest.mark.parametrize("name", ["train", "val"])
-def test_samples_without_one_label_are_refused(
-    name: str, labels: tuple[int, ...] | None, message: str
-) -> None:
+def test_samples_without_a_label_are_refused(name: str) -> None:
     store = separable_store()
     split = store.split(name)
     split.labels[0] = -1
     first = split.source_index[0]
     samples = list(split.samples)
-    samples[first] = replace(samples[first], label=-1, labels=labels)
+    samples[first] = replace(samples[first], label=-1)
     split.samples = tuple(samples)
-    with pytest.raises(InputError, match=rf"split {name}\): has samples {message}"):
+    with pytest.raises(InputError, match=rf"split {name}\): has samples without a label"):
         partition(store, val_fraction=0.1, seed=0)
 
 
@@ -151,3 +145,18 @@ def test_all_views_of_train_learn_where_there_is_a_val() -> None:
     store.split("train").status[4] = 2
     parts = partition(store, val_fraction=0.1, seed=0)
     assert (len(parts.train.rows), len(parts.val.rows)) == (269, 30)
+
+
+def test_nothing_is_held_out_of_train_where_nothing_is_to_choose(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO):
+        parts = partition(separable_store({"train": 80, "test": 8}), val_fraction=0.0, seed=3)
+    assert parts.val is None
+    assert parts.train.rows.tolist() == list(range(80))
+    assert "the last epoch's weights are kept" in caplog.text
+
+
+def test_a_val_split_is_not_left_idle_without_a_word() -> None:
+    with pytest.raises(UsageError, match=r"--val-fraction: is 0, and the store has a val split"):
+        partition(separable_store(), val_fraction=0.0, seed=0)

@@ -33,12 +33,16 @@ def test_only_what_changes_results_is_compared(tmp_path: Path) -> None:
         "order": "token-channel", "residual": "sum", "mixer_norm": True, "pool": "mean",
         "standardise": "raw", "dropout": 0.1, "lr": 1.0, "weight_decay": 0.5, "batch_size": 3,
         "warmup_epochs": 1.0, "label_smoothing": 0.3, "clip": 9.0, "mixup": 0.1, "patience": 3,
-        "val_fraction": 0.5,
+        "val_fraction": 0.5, "ema": 0.9, "head_lr": 0.5, "head_weight_decay": 0.5,
+        "class_weights": "balanced", "regression_loss": "mse",
     }  # fmt: skip
-    assert set(other) | INDIFFERENT | {"amp_dtype"} == set(AdaptConfig.model_fields)
+    assert set(other) | INDIFFERENT | {"amp_dtype", "width"} == set(AdaptConfig.model_fields)
     for name, value in other.items():
         with pytest.raises(MismatchError, match=rf"{name}: "):
             claim(tmp_path, **{name: value})
+    claim(tmp_path / "rival", adaptor="lst")
+    with pytest.raises(MismatchError, match="width: "):
+        claim(tmp_path / "rival", adaptor="lst", width=9)
 
 
 def test_a_run_joined_with_another_path_of_its_store_remembers_the_new_one(tmp_path: Path) -> None:

@@ -238,4 +238,16 @@ def test_the_best_remembers_the_epoch_that_first_reached_its_top1() -> None:
     fresh.restore(trial.snapshot(Position(4, 0)))
     for one in (trial, fresh):
         assert one.best is not None
-        assert (one.best.epoch, one.best.top1_epoch) == (2, 1)
+        assert (one.best.epoch, one.best.first_epoch) == (2, 1)
+
+
+def test_without_scores_the_last_weights_are_kept_through_a_snapshot() -> None:
+    trial = trial_of()
+    for epoch in range(2):
+        trial.step(*batch(epoch), Position(epoch))
+        assert trial.keep_if_best(epoch, None)
+    fresh = trial_of(seed=0)
+    fresh.restore(trial.snapshot(Position(2, 0)))
+    assert fresh.best is not None
+    assert (fresh.best.epoch, fresh.best.metrics) == (1, None)
+    assert torch.equal(fresh.best.weights["head.weight"], weights(trial))

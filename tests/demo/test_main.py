@@ -142,7 +142,7 @@ def test_outputs_are_named_by_place_and_size_and_those_of_the_named_data_plainly
     assert all(item.startswith("photos-") and len(item) == len("photos-") + 8 for item in names)
     monkeypatch.chdir(tmp_path)
     assert name("a/photos", Path("a/photos"), 112) == name(str(a), a, 112)
-    assert name("digits", tmp_path / "digits", 112) == "digits"
+    assert name("mnist", tmp_path / "mnist", 112) == "mnist"
 
 
 def test_an_unreadable_picture_has_no_part_in_the_check_of_the_backbone(

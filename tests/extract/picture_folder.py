@@ -27,6 +27,14 @@ def picture_folder(root: Path, counts: dict[str, int], *, size: int = 32) -> Pat
     return root
 
 
+def touch(root: Path, *paths: str) -> Path:
+    """Empty files below ``root``, for readers that list and open nothing."""
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    return root
+
+
 def tiny_config(data: Path, store: Path, **changes: Any) -> ExtractConfig:
     """Extraction by a ViT-Ti with random weights at 32 pixels: 5 tokens of 192 channels."""
     values: dict[str, Any] = {

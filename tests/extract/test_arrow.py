@@ -12,7 +12,7 @@ from losa.extract.datasets import load_dataset
 from tests.extract.shards import png
 
 datasets = pytest.importorskip("datasets", reason="the extra hub is not installed")
-pa = pytest.importorskip("pyarrow")
+pa = pytest.importorskip("pyarrow", reason="the extra hub is not installed")
 
 from tests.extract.hub_rows import rows, saved  # noqa: E402 -- after the check above
 

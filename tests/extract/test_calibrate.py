@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from losa.errors import InputError, StoreError
+from losa.extract import calibrate
 from losa.extract.calibrate import Calibrator, Statistics, stored_quantiser
 from losa.features import StoreDtype
 from losa.store.layout import spare_object, statistic_object
 from tests.store.build import begin_store, small_plan, statistics
 
 
-def test_statistics_merged_over_batches_equal_numpys_over_everything() -> None:
+@pytest.mark.parametrize("chunk", [1, 24, 1 << 20])
+def test_statistics_merged_over_batches_equal_numpys_over_everything(
+    monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(calibrate, "CHUNK", chunk)
     draw = np.random.default_rng(0)
     everything = (draw.normal(300.0, 2.0, (2, 11, 3, 4))).astype(np.float32)
     calibrator = Calibrator(2, 4)
@@ -27,6 +33,22 @@ def test_statistics_merged_over_batches_equal_numpys_over_everything() -> None:
     np.testing.assert_allclose(found.mean, tokens.mean(1), rtol=1e-6)
     np.testing.assert_allclose(found.std, tokens.std(1), rtol=1e-6)
     np.testing.assert_array_equal(found.absmax, np.abs(everything).max((1, 2)))
+
+
+def test_what_is_copied_for_the_statistics_is_bounded_whatever_the_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    copied: list[int] = []
+    merge = calibrate._merged
+
+    def spy(before: Any, count: int, tokens: torch.Tensor) -> Any:
+        copied.append(tokens.numel())
+        return merge(before, count, tokens)
+
+    monkeypatch.setattr(calibrate, "_merged", spy)
+    monkeypatch.setattr(calibrate, "CHUNK", 30)
+    Calibrator(1, 4).add([torch.zeros(9, 3, 4)], torch.ones(9, dtype=torch.bool))
+    assert copied == [24, 24, 24, 24, 12]
 
 
 def test_unreadable_samples_are_left_out() -> None:

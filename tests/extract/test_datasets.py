@@ -11,13 +11,7 @@ from losa.errors import InputError, UsageError
 from losa.extract.datasets import known_datasets, load_dataset, stratified_split
 from losa.features import Sample
 from tests.extract.inat_fixture import write_inat2018
-
-
-def touch(root: Path, *paths: str) -> Path:
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).touch()
-    return root
+from tests.extract.picture_folder import touch
 
 
 def test_split_class_file_gives_the_folders_as_splits_and_classes(tmp_path: Path) -> None:

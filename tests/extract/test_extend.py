@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,45 +15,13 @@ from losa.features import StoreDtype
 from losa.store import layout, open_store, system
 from losa.store.extending import extension_of
 from losa.store.verify import verify_store
-from tests.extract.extending import StopError, built_once, extending, stop_after
-from tests.extract.picture_folder import picture_folder, tiny_config
+from tests.extract.extending import StopError, extending, stop_after
+from tests.extract.picture_folder import tiny_config
 from tests.store.build import tree
 
-COUNTS = {"train": 7, "val": 2}
 BOTH = ("train", "val")
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_backbones() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("losa.extract.planning.build_backbone", built_once)
-        yield
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return picture_folder(tmp_path_factory.mktemp("pictures"), COUNTS)
-
-
-@pytest.fixture(scope="module")
-def small(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of one split at taps 2 and 11."""
-    path = tmp_path_factory.mktemp("small") / "s.zarr"
-    extract(tiny_config(pictures, path, split=("train",)))
-    return path
-
-
-@pytest.fixture(scope="module")
-def large(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of both splits at taps 0, 2 and 11, extracted in one go."""
-    path = tmp_path_factory.mktemp("large") / "s.zarr"
-    extract(tiny_config(pictures, path, taps="0,2,11"))
-    return path
-
-
-@pytest.fixture
-def store(small: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(small, tmp_path / "s.zarr"))
+pytestmark = pytest.mark.usefixtures("quick_backbones")
 
 
 @pytest.mark.parametrize("changes", [{"split": ("train",)}, {"taps": "0"}])

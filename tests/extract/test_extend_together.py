@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,44 +15,11 @@ from losa.store import layout, open_store
 from losa.store.extending import begin_extension, extension_of
 from losa.store.repair import repair_store
 from losa.store.verify import verify_store
-from tests.extract.extending import StopError, built_once, extending, stop_after
-from tests.extract.picture_folder import picture_folder, tiny_config
+from tests.extract.extending import StopError, extending, stop_after
+from tests.extract.picture_folder import tiny_config
 from tests.store.build import small_plan, small_store, tree
 
-COUNTS = {"train": 7, "val": 2}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_backbones() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("losa.extract.planning.build_backbone", built_once)
-        yield
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return picture_folder(tmp_path_factory.mktemp("pictures"), COUNTS)
-
-
-@pytest.fixture(scope="module")
-def small(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of one split at taps 2 and 11."""
-    path = tmp_path_factory.mktemp("small") / "s.zarr"
-    extract(tiny_config(pictures, path, split=("train",)))
-    return path
-
-
-@pytest.fixture(scope="module")
-def large(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of both splits at taps 0, 2 and 11, extracted in one go."""
-    path = tmp_path_factory.mktemp("large") / "s.zarr"
-    extract(tiny_config(pictures, path, taps="0,2,11"))
-    return path
-
-
-@pytest.fixture
-def store(small: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(small, tmp_path / "s.zarr"))
+pytestmark = pytest.mark.usefixtures("quick_backbones")
 
 
 def test_two_processes_that_finish_one_extension_both_succeed(

@@ -9,13 +9,7 @@ import pytest
 from losa.errors import InputError
 from losa.extract.folders import images_below, list_folder
 from losa.extract.samples import arranged
-
-
-def touch(root: Path, *paths: str) -> Path:
-    for path in paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).touch()
-    return root
+from tests.extract.picture_folder import touch
 
 
 def test_pictures_alone_are_samples_without_labels(tmp_path: Path) -> None:

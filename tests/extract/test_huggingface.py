@@ -14,6 +14,7 @@ from losa.extract import huggingface
 from losa.extract.arrow import ImageCell
 from losa.extract.datasets import load_dataset
 from losa.extract.images import ImageError, open_rgb
+from losa.extract.media import Media
 from losa.features import Sample
 from tests.extract.shards import png
 
@@ -27,10 +28,10 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     datasets.disable_progress_bars()
 
 
-def bytes_of(place: object) -> bytes:
+def bytes_of(place: Media) -> bytes:
     """What lies at a place, read without losa."""
-    data = Path(place.path).read_bytes()  # type: ignore[attr-defined]
-    return data[place.offset : place.offset + place.size]  # type: ignore[attr-defined]
+    assert place.size is not None
+    return place.path.read_bytes()[place.offset : place.offset + place.size]
 
 
 def test_every_image_lies_in_its_arrow_file_where_the_listing_says(tmp_path: Path) -> None:
@@ -126,6 +127,42 @@ def test_a_table_without_one_image_a_row_is_refused(
     folder = saved(table, tmp_path / "set")
     with pytest.raises(InputError, match=what):
         load_dataset(f"hf:{folder}", Path("data"))
+
+
+def two_columns(folder: Path) -> Path:
+    """Rows with a class of three, and a class of two."""
+    table = rows(6).rename_column("label", "fine")
+    table = table.add_column("coarse", [n % 2 for n in range(6)])
+    return saved(table.cast_column("coarse", datasets.ClassLabel(names=["yes", "no"])), folder)
+
+
+@pytest.mark.parametrize(
+    ("column", "classes", "first"), [("fine", NAMES, (0, 1, 2)), ("coarse", ("yes", "no"), (0, 1))]
+)
+def test_of_several_columns_of_labels_the_one_that_is_named_counts(
+    tmp_path: Path, column: str, classes: tuple[str, ...], first: tuple[int, ...]
+) -> None:
+    folder = two_columns(tmp_path / "set")
+    dataset = load_dataset(f"hf:{folder}?label={column}", Path("data"))
+    assert (dataset.name, dataset.classes) == (f"hf:set?label={column}", classes)
+    found = {item.key: item.label for listed in dataset.splits.values() for item in listed}
+    assert found == {f"all/{row:08d}": first[row % len(first)] for row in range(6)}
+
+
+def test_several_columns_of_labels_are_refused_with_the_way_to_name_one(tmp_path: Path) -> None:
+    folder = two_columns(tmp_path / "set")
+    with pytest.raises(InputError) as caught:
+        load_dataset(f"hf:{folder}", Path("data"))
+    said = str(caught.value)
+    assert "several columns of labels (fine, coarse)" in said
+    suggested = said.rpartition("as in '")[2].removesuffix("'")
+    assert load_dataset(suggested, Path("data")).classes == NAMES
+    with pytest.raises(
+        UsageError, match=r"--dataset: .*no column 'label'; use one of fine, coarse"
+    ):
+        load_dataset(f"hf:{folder}?label=label", Path("data"))
+    with pytest.raises(InputError, match="column image holds Image"):
+        load_dataset(f"hf:{folder}?label=image", Path("data"))
 
 
 def test_a_row_without_an_image_is_left_to_the_decoder(tmp_path: Path) -> None:

@@ -74,4 +74,7 @@ def test_sizes_are_known_of_named_data_sets_only() -> None:
     assert found is not None
     assert sum(found.splits.values()) == 461_939
     assert known_size("vtab/dtd") == known_size("vtab/svhn")
+    final = known_size("vtab/dtd:1000")
+    assert final is not None
+    assert final.splits == {"train": 1000}
     assert known_size("photos") is None

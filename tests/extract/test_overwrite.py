@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from losa.errors import LockedError, MismatchError, ResourceError, StoreError
-from losa.extract.extraction import ExtractEvent
 from losa.extract.overwrite import set_aside
 from losa.extract.run import extract
 from losa.store import create_store, layout, lock, open_store
+from tests.extract.extending import StopError, stop_after
 from tests.extract.picture_folder import picture_folder, tiny_config
 from tests.store.build import begin_store, small_plan, small_store, tree
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return picture_folder(tmp_path_factory.mktemp("pictures"), {"train": 7, "val": 2})
 
 
 @pytest.fixture(scope="module")
@@ -47,25 +41,13 @@ def test_overwrite_replaces_the_store_and_leaves_nothing_behind(
     ]
 
 
-class StopError(Exception):
-    """Stands for a kill at a chosen moment."""
-
-
-def _stop_after(rows: int, phase: str) -> Callable[[ExtractEvent], None]:
-    def tell(event: ExtractEvent) -> None:
-        if event.phase == phase and event.done >= rows:
-            raise StopError
-
-    return tell
-
-
 def test_overwrite_puts_the_old_store_back_when_no_new_one_came_into_being(
     store: Path, pictures: Path
 ) -> None:
     before = tree(store)
     config = tiny_config(pictures, store, taps="last", overwrite=True)
     with pytest.raises(StopError):
-        extract(config, progress=_stop_after(4, "calibrate"))
+        extract(config, progress=stop_after(4, "calibrate"))
     assert tree(store) == before
     assert [entry.name for entry in store.parent.iterdir()] == ["s.zarr"]
 
@@ -75,7 +57,7 @@ def test_an_interrupted_overwrite_goes_on_with_the_same_command(
 ) -> None:
     config = tiny_config(pictures, store, taps="last", overwrite=True)
     with pytest.raises(StopError):
-        extract(config, progress=_stop_after(12, "extract"))
+        extract(config, progress=stop_after(12, "extract"))
     assert (store.parent / ".s.zarr.old").exists()
     assert 0 < extract(config)["computed_rows"] < 27
     assert open_store(store).spec.taps == (11,)
@@ -89,7 +71,7 @@ def test_overwrite_never_deletes_a_sealed_store_before_its_replacement_is_sealed
     good = open_store(store).store_id
     config = tiny_config(pictures, store, taps="last", overwrite=True)
     with pytest.raises(StopError):
-        extract(config, progress=_stop_after(12, "extract"))
+        extract(config, progress=stop_after(12, "extract"))
     assert open_store(store.parent / ".s.zarr.old").store_id == good
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from losa.config import ExtractConfig
+from losa.device import resolve_compute
 from losa.errors import ResourceError
-from losa.extract import probing
+from losa.extract import planning, probing
 from losa.extract.estimate import Estimate, estimate
+from losa.extract.planning import Inputs, asked_backbone
+from losa.store.plan import Numerics
 from tests.extract.picture_folder import picture_folder, tiny_config
+from tests.store.build import small_plan, small_store
 
 
 @pytest.fixture
@@ -51,6 +56,49 @@ def test_without_the_images_the_forward_and_the_disk_are_measured(tmp_path: Path
     assert found.probe is not None
     assert found.probe.predicted_seconds is None
     assert found.asked.extract_hours is None
+
+
+@pytest.mark.usefixtures("in_short")
+def test_the_batch_is_found_out_once_whatever_other_store_lies_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fitted: list[bool] = []
+
+    def fit(inputs: Inputs, *_: object) -> int:
+        fitted.append(inputs.config.overwrite)
+        return 3
+
+    monkeypatch.setattr(planning, "_auto_batch", fit)
+    data = picture_folder(tmp_path / "d", {"train": 8})
+    small_store(tmp_path / "s.zarr")
+    config = tiny_config(data, tmp_path / "s.zarr", batch_size="auto")
+    found = probed(config)
+    assert found.probe is not None
+    assert found.probe.forward_batch <= 3
+    # Told to replace the store: with that, a device is asked, and not the store that goes.
+    assert fitted == [True]
+
+
+@pytest.mark.parametrize(
+    ("changes", "backbone", "batch"),
+    [
+        ({}, {}, 5),
+        ({"overwrite": True}, {}, 7),
+        ({}, {"model": "another"}, 7),
+        ({"device": "cuda"}, {}, 7),
+    ],
+)
+def test_only_a_store_that_would_be_gone_on_with_lends_its_batch(
+    tmp_path: Path, changes: dict[str, object], backbone: dict[str, str], batch: int
+) -> None:
+    config = tiny_config(tmp_path, tmp_path / "s.zarr", batch_size=7)
+    compute = resolve_compute("cpu", "none")
+    built = asked_backbone(config, compute)
+    plan = small_plan()
+    plan = replace(plan, numerics=Numerics(str(changes.pop("device", "cpu")), None, 5))
+    small_store(config.store, replace(plan, backbone={"model": built.name, **backbone}))
+    asked = config.model_copy(update=changes)
+    assert probing._batch(asked, None, built, compute) == batch
 
 
 @pytest.mark.usefixtures("in_short")

@@ -23,6 +23,7 @@ from losa.extract.recompute import (
     tolerance_of,
 )
 from losa.extract.run import extract
+from losa.extract.vit import ViTBackbone
 from losa.features import StoreDtype
 from losa.store import open_store
 from losa.store.plan import Numerics
@@ -136,13 +137,28 @@ def test_a_picture_that_is_gone_fails_with_its_reason(store: Path, copy: Path) -
     assert (found["failed"], found["not_compared"], found["worst"]) == (1, 1, None)
 
 
-def test_features_that_are_not_finite_any_more_fail(
-    store: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("whose", "reason"),
+    [
+        ("computed", "its features do not fit float16 now"),
+        ("stored", "what is stored of it is not finite"),
+    ],
+)
+def test_features_that_are_not_finite_fail_whosever_they_are(
+    store: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, whose: str, reason: str
 ) -> None:
-    monkeypatch.setattr("losa.extract.recompute.rounded_to", lambda *given: given[1] / 0)
+    monkeypatch.setattr("losa.extract.recompute.decode", lambda *given, **_: given[0] / 0)
+    if whose == "computed":
+        # Both are: what cannot be computed is said first.
+        monkeypatch.setattr(ViTBackbone, "__call__", nothing_finite)
     found = recompute_rows(request(store, pictures, rows=2))
-    assert [item["reason"] for item in found["failures"]] == ["its features are not finite now"] * 2
+    assert [item["reason"] for item in found["failures"]] == [reason] * 2
     assert found["taps"] == {}
+
+
+def nothing_finite(backbone: ViTBackbone, pixels: torch.Tensor) -> list[torch.Tensor]:
+    taps, *shape = backbone.spec.shape
+    return list(torch.full((taps, len(pixels), *shape), torch.nan))
 
 
 def test_an_unsealed_store_is_refused(store: Path, pictures: Path, tmp_path: Path) -> None:

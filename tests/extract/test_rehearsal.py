@@ -38,6 +38,14 @@ def test_a_slow_disk_takes_the_place_of_computing() -> None:
     assert SMALL.seconds(5000, 5000.0) == pytest.approx(parts + 5000 * 1000 / 5000)
 
 
+def test_rows_that_calibration_keeps_are_decoded_again_and_not_forwarded() -> None:
+    kept = replace(SMALL, kept_rows=50, decode_rate=25.0)
+    parts = 2.0 + 40 / 20 + 0.5 + 0.25
+    assert kept.seconds(100, None) == pytest.approx(parts + 3.0 + (50 - 10) / 10 + 50 / 25)
+    # With nothing left to forward there is no first batch to wait for either.
+    assert kept.seconds(50, None) == pytest.approx(parts + 50 / 25)
+
+
 def test_no_more_rows_calibrate_than_there_are() -> None:
     fewer = SMALL.seconds(20, None)
     assert fewer == pytest.approx(2.0 + 10 / 20 + 0.5 + 3.0 + 10 / 10 + 0.25)
@@ -66,6 +74,8 @@ def test_the_real_pipeline_is_timed_and_nothing_of_it_stays(tmp_path: Path) -> N
     place.mkdir()
     found = rehearse(inputs, 16, 4, place)
     assert (found.rows, found.shard_rows) == (16, 4)
+    # Of the data set, not of what was rehearsed; clean views and others.
+    assert (found.calibration_rows, found.kept_rows) == (8, 8)
     assert found.rate > 0
     assert found.close_seconds >= 0
     assert list(place.iterdir()) == []

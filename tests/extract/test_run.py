@@ -313,7 +313,7 @@ def test_a_full_disk_is_refused_before_the_first_row(
     def full(path: Path, *_: object) -> None:
         raise ResourceError(path, "1.0 GB needed, 0.0 GB free on its disk")
 
-    monkeypatch.setattr("losa.extract.run.check_space", full)
+    monkeypatch.setattr("losa.extract.preflight.check_room", full)
     with pytest.raises(ResourceError):
         extract(tiny_config(pictures, tmp_path / "s.zarr"))
     assert list(tmp_path.iterdir()) == []

@@ -116,8 +116,8 @@ def test_a_file_written_during_the_run_ends_it_or_is_skipped_as_asked(
         os.utime(path, (0, 0))
     (data / "train/red/002.png").touch()
 
-    def an_hour_ago(config: ExtractConfig) -> Inputs:
-        inputs = gather_inputs(config)
+    def an_hour_ago(config: ExtractConfig, *, processes: int) -> Inputs:
+        inputs = gather_inputs(config, processes=processes)
         return replace(inputs, opened_ns=inputs.opened_ns - 3600 * 10**9)
 
     monkeypatch.setattr("losa.extract.run.gather_inputs", an_hour_ago)

@@ -12,7 +12,7 @@ from losa.extract import spool as spool_module
 from losa.extract.extraction import Extraction
 from losa.extract.planning import calibrated, gather_inputs, wanted_plan
 from losa.extract.run import extract
-from losa.extract.spool import Spool
+from losa.extract.spool import Batch, Spool, rows_kept
 from losa.extract.vit import ViTBackbone
 from losa.store import create_store
 from tests.extract.picture_folder import picture_folder, tiny_config
@@ -82,6 +82,52 @@ def test_no_image_is_forwarded_twice_and_the_store_is_the_same(
     extract(config.model_copy(update={"store": tmp_path / "again.zarr"}))
     assert len(forwarded) == rows + 2  # of calibration's eight rows
     assert tree(tmp_path / "kept.zarr") == tree(tmp_path / "again.zarr")
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "shard_rows", "calibration_rows", "kept"),
+    [
+        (4, 4, 8, 8),
+        (4, 6, 12, 12),  # a batch does not reach beyond its shard
+        (8, 6, 12, 12),
+        (4, 12, 10, 8),  # where calibration ends inside a batch, that is forwarded again
+        (4, 16, 512, 27),
+    ],
+)
+def test_as_many_rows_are_kept_as_the_prediction_says(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_size: int,
+    shard_rows: int,
+    calibration_rows: int,
+    kept: int,
+) -> None:
+    data = picture_folder(tmp_path / "d", {"train": 9, "val": 3})
+    sizes = {"batch_size": batch_size, "shard_rows": shard_rows}
+    config = tiny_config(data, tmp_path / "s.zarr", calibration_rows=calibration_rows, **sizes)
+    assert rows_kept(wanted_plan(gather_inputs(config)), config.store) == kept
+    taken: list[int] = []
+    take = Spool.take
+
+    def counted(self: Spool, batch: Batch, device: torch.device) -> list[torch.Tensor] | None:
+        found = take(self, batch, device)
+        taken.append(0 if found is None else batch[2] - batch[1])
+        return found
+
+    monkeypatch.setattr(Spool, "take", counted)
+    extract(config)
+    assert sum(taken) == kept
+
+
+def test_no_more_rows_are_said_to_be_kept_than_there_is_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = picture_folder(tmp_path / "d", {"train": 9})
+    plan = wanted_plan(gather_inputs(tiny_config(data, tmp_path / "s.zarr")))
+    batch_bytes = 4 * 2 * 5 * 192 * 4  # images, taps, tokens, channels, float32
+    for most, kept in ((batch_bytes - 1, 0), (batch_bytes, 4), (-5, 0)):
+        monkeypatch.setattr(spool_module, "MOST_BYTES", most)
+        assert rows_kept(plan, tmp_path) == kept
 
 
 def test_what_could_not_be_read_before_is_computed_when_it_is_written(tmp_path: Path) -> None:

@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from losa.adapt.partition import partition
 from losa.errors import InputError, UsageError
 from losa.extract.datasets import load_dataset
+from losa.extract.run import extract
 from losa.extract.vtab import TASKS
 from losa.features import Sample
+from losa.store import open_store
+from tests.extract.picture_folder import tiny_config
+from tests.extract.shards import png
 
 
 def write_task(root: Path, **lists: str) -> Path:
@@ -51,17 +56,40 @@ def test_a_task_is_train_val_and_test(tmp_path: Path, folder: str) -> None:
     }
 
 
-def test_trainval_is_the_thousand(tmp_path: Path) -> None:
+def test_the_thousand_are_a_train_and_nothing_is_left_to_choose_by(tmp_path: Path) -> None:
     write_task(tmp_path / "vtab/clevr_count")
-    dataset = load_dataset("vtab/clevr_count", tmp_path, splits=("trainval", "test"))
-    assert [sample.label for sample in dataset.splits["trainval"]] == [3, 0, 2]
-    assert set(dataset.splits) == {"trainval", "test"}
+    dataset = load_dataset("vtab/clevr_count:1000", tmp_path)
+    assert dataset.name == "vtab/clevr_count:1000"
+    assert [sample.label for sample in dataset.splits["train"]] == [3, 0, 2]
+    assert [sample.label for sample in dataset.splits["test"]] == [7]
+    assert len(dataset.splits) == 2
+    assert dataset.classes == load_dataset("vtab/clevr_count", tmp_path).classes
+    with pytest.raises(UsageError, match="clevr_count:1000 has no 'val'; use one of train, test"):
+        load_dataset("vtab/clevr_count:1000", tmp_path, splits=("train", "val"))
 
 
-def test_trainval_beside_its_parts_is_refused(tmp_path: Path) -> None:
-    write_task(tmp_path / "vtab/clevr_count")
-    with pytest.raises(UsageError, match="--split: trainval is train and val together"):
-        load_dataset("vtab/clevr_count", tmp_path, splits=("trainval", "val"))
+def test_trainval_is_refused_with_the_name_under_which_it_is_trained_on(tmp_path: Path) -> None:
+    write_task(tmp_path / "vtab/oxford_iiit_pet")
+    with pytest.raises(UsageError, match=r"--split: .* are the train of") as caught:
+        load_dataset("vtab/pets", tmp_path, splits=("trainval", "test"))
+    name = str(caught.value).rpartition("--dataset ")[2]
+    assert set(load_dataset(name, tmp_path).splits) == {"train", "test"}
+
+
+def test_adapt_trains_on_a_part_of_the_thousand_and_reports_on_test(tmp_path: Path) -> None:
+    root = tmp_path / "vtab/clevr_count"
+    pictures = {f"{n}.png": n % 2 for n in range(20)}
+    for number, name in enumerate(pictures):
+        (root / "images").mkdir(parents=True, exist_ok=True)
+        (root / "images" / name).write_bytes(png(12 * number, size=32))
+    lines = [f"images/{name} {label}\n" for name, label in pictures.items()]
+    (root / "train800val200.txt").write_text("".join(lines[:16]))
+    (root / "test.txt").write_text("".join(lines[16:]))
+    config = {"dataset": "vtab/clevr_count:1000", "data_dir": tmp_path}
+    extract(tiny_config(tmp_path, tmp_path / "s.zarr", **config))
+    parts = partition(open_store(tmp_path / "s.zarr"), val_fraction=0.1, seed=0)
+    assert parts.test is not None
+    assert [len(part.rows) for part in (parts.train, parts.val, parts.test)] == [14, 2, 4]
 
 
 def test_other_names_lead_to_the_same_task(tmp_path: Path) -> None:

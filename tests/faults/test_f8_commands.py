@@ -109,7 +109,7 @@ def test_every_field_of_the_identity_is_refused_by_the_extraction_itself(
     config = tiny_config(memory, path)
     inputs = object.__new__(Inputs)
     object.__setattr__(inputs, "config", config)
-    monkeypatch.setattr(run, "gather_inputs", lambda _: inputs)
+    monkeypatch.setattr(run, "gather_inputs", lambda *_, **__: inputs)
     places, refused, changed = list(leaves(plan.identity)), 0, 0
     for place in places:
         other = disguised(plan, altered(plan.identity, place))

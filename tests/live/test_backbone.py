@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import timm
@@ -16,6 +17,7 @@ from losa.adapt.checkpoint import load_card, load_weights, save_card, save_weigh
 from losa.adapt.registry import build_adaptor
 from losa.errors import MismatchError
 from losa.live.backbone import LivePipeline, decode_workers
+from tests.extract.overflow import always, in_autocast, overflow
 from tests.live.trained import Trained, train_small
 
 
@@ -60,3 +62,20 @@ def test_processes_start_only_where_there_are_batches_for_them() -> None:
     assert decode_workers("auto", 1) == 0
     assert 1 <= decode_workers("auto", 2) <= 2
     assert [decode_workers(asked, 9) for asked in (0, 3)] == [0, 3]
+
+
+def test_what_autocast_overflows_is_computed_in_float32_and_what_does_not_fit_then_has_no_logits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = LivePipeline(train_small(tmp_path, amp_dtype="bfloat16").run, "random", "cpu")
+    pixels = np.full((2, 32, 32, 3), 255, np.uint8)
+    pixels[1] = 9
+    clean = pipeline.logits(pixels)
+    overflow(monkeypatch, torch.inf, in_autocast)
+    mended = pipeline.logits(pixels)
+    assert torch.equal(mended[1], clean[1])
+    assert 0 < (mended[0] - clean[0]).abs().max() < 0.1
+    overflow(monkeypatch, torch.inf, always)
+    refused = pipeline.logits(pixels)
+    assert refused[0].isnan().all()
+    assert torch.equal(refused[1], clean[1])

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 
 from losa.errors import InputError, MismatchError
@@ -15,6 +17,7 @@ from losa.extract.run import extract
 from losa.features import StoreDtype
 from losa.live.backbone import LivePipeline
 from losa.live.predict import PredictRequest, predict
+from tests.extract.overflow import always, overflow
 from tests.extract.picture_folder import tiny_config
 from tests.live.trained import Trained, train_small
 
@@ -79,6 +82,17 @@ def test_a_single_picture_is_a_batch_of_one(one: Trained, monkeypatch: pytest.Mo
     monkeypatch.setattr(LivePipeline, "logits", counted)
     predict(PredictRequest(one.run, (one.pictures / "test/red/000.png",), "random"))
     assert sizes == [1]
+
+
+def test_an_image_whose_features_do_not_fit_costs_only_itself(
+    one: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    white, good = tmp_path / "white.png", one.pictures / "test/red/000.png"
+    Image.new("RGB", (32, 32), (255, 255, 255)).save(white)
+    overflow(monkeypatch, torch.inf, always)
+    first, second = predict(PredictRequest(one.run, (white, good), "random"))["predictions"]
+    assert first == {"path": str(white), "error": "features do not fit float16"}
+    assert "top" in second
 
 
 def test_files_that_the_store_does_not_list_are_compared_with_nothing(

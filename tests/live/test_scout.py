@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from losa.errors import InputError, UsageError
+from losa.extract.extraction import ExtractEvent
 from losa.features import FeatureSpec
 from losa.live.scout import ScoutRequest, scout
 from tests.command import Losa
@@ -33,6 +34,19 @@ def test_bytes_are_those_of_a_store_of_the_whole_data_set(pictures: Path, tmp_pa
     assert found["rows"] == 3 * 24 + 9 + 6
     for one in found["looks"]["cells"]:
         assert one["bytes"] == found["rows"] * spec.with_taps(tuple(one["taps"])).sample_bytes
+
+
+def test_the_bar_counts_samples_first_and_then_probes_and_tells_no_bytes(
+    pictures: Path, tmp_path: Path
+) -> None:
+    events: list[ExtractEvent] = []
+    request = ScoutRequest(tiny_config(pictures, tmp_path / "none.zarr"), tmp_path, 30)
+    scout(request, progress=events.append)
+    assert {(event.phase, event.unit, event.row_bytes) for event in events} == {
+        ("scout", "samples", 0),
+        ("probes on summary", "probes", 0),
+        ("probes on cells", "probes", 0),
+    }
 
 
 def test_the_same_seed_gives_the_same_result_and_file(pictures: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def found(**changes: Any) -> dict[str, Any]:
 
 
 def test_the_picture_is_a_png_with_something_red_for_the_advice() -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="the extra plot is not installed")
     data = scoutplot.picture(found())
     assert data is not None
     pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from losa.live.ridge import Probe, kernel
+from losa.live.ridge import Probe, kernel, probe
 from losa.live.tapsearch import TapSet, Task, advise, best_of, search, standard_error
 
 BLOCKS, TRAINED, ROWS = 6, 160, 200
@@ -25,6 +25,16 @@ def task(planted: Mapping[int, np.ndarray], labels: np.ndarray) -> Task:
 
 def searched(found: Task) -> list[TapSet]:
     return search(found, progress=lambda *_: None)
+
+
+def test_the_probe_on_several_taps_is_that_of_the_mean_of_their_kernels() -> None:
+    labels = np.arange(ROWS) % 4
+    found = task({3: np.eye(4)[labels]}, labels)
+    before = found.kernels.numpy().copy()
+    mean = torch.from_numpy(before[[1, 3, 5]].astype(np.float64).mean(0).astype(np.float32))
+    wanted = probe(mean, found.labels, TRAINED, penalties=(0.1,))
+    torch.testing.assert_close(found.probe((1, 3, 5), 0.1).errors, wanted.errors)
+    np.testing.assert_array_equal(found.kernels.numpy(), before)
 
 
 def test_the_only_block_that_carries_the_label_is_advised() -> None:

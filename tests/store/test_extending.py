@@ -33,21 +33,7 @@ from tests.store.build import (
 from tests.store.larger import ROWS, Unsynced, begun, fill, names, narrow, small
 from tests.store.systems import NoLinks, failing
 
-
-@pytest.fixture(autouse=True)
-def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(system, "current", Unsynced())
-
-
-@pytest.fixture
-def whole() -> Plan:
-    return small_plan(ROWS)
-
-
-@pytest.fixture
-def old(whole: Plan, tmp_path: Path) -> Path:
-    """A sealed store of tap 1 and the split train."""
-    return small(tmp_path / "s.zarr", narrow(whole, (1,), ("train",)))
+pytestmark = pytest.mark.usefixtures("unsynced")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])

@@ -101,6 +101,29 @@ def raising(number: int) -> object:
     return fail
 
 
+def test_a_turn_by_file_is_given_to_one_at_a_time_and_leaves_no_file(tmp_path: Path) -> None:
+    file = tmp_path / "turn"
+    with lock.turn_by_file(file) as is_first, lock.turn_by_file(file) as is_second:
+        assert (is_first, is_second) == (True, False)
+    assert not file.exists()
+    with lock.turn_by_file(file) as is_free:
+        assert is_free
+
+
+def test_a_turn_by_a_file_that_was_removed_meanwhile_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, flock = tmp_path / "turn", fcntl.flock
+
+    def late(handle: int, kind: int) -> None:
+        file.unlink()
+        flock(handle, kind)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with lock.turn_by_file(file) as is_ours:
+        assert not is_ours
+
+
 def test_a_turn_is_given_to_one_at_a_time(root: Path) -> None:
     with lock.turn(root) as is_first, lock.turn(root) as is_second:
         assert is_first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,24 @@ def test_a_store_larger_than_the_disk_is_refused_before_it_begins(tmp_path: Path
         check_space(tmp_path / "deep/below/s.zarr", plan)
     assert e.value.exit_code == 6
     check_space(tmp_path / "s.zarr", small_plan())
+
+
+def test_each_process_has_a_shard_to_spare_less_what_is_written_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, path = small_plan(), tmp_path / "s.zarr"
+    sample = 2 * 5 * 6 * 2  # taps, tokens, channels, float16
+    for processes, rows in ((1, 28.56 + 8), (2, 28.56 + 16), (9, 28.56 + 28)):
+        assert bytes_needed(plan, processes=processes) == int(rows * sample)
+    scratch = path / ".losa/tmp"
+    scratch.mkdir(parents=True)
+    (scratch / "one").write_bytes(bytes(300))
+    (scratch / "other").write_bytes(bytes(500))
+    needed = int((28.56 + 16) * sample) - 800
+    for free in (needed, needed - 1):
+        monkeypatch.setattr(space, "free_bytes", lambda _, free=free: free)
+        with nullcontext() if free == needed else pytest.raises(ResourceError):
+            check_space(path, plan, processes=2)
 
 
 @pytest.mark.parametrize(
