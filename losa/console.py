@@ -125,10 +125,17 @@ def extract_bar(*, is_shown: bool = True) -> Iterator[Callable[[ExtractEvent], N
     """A bar over samples, with samples/s, GB/s and the time left, unless another process has it."""
     bars: dict[str, tqdm[Any]] = {}
 
+    def close() -> None:
+        for bar in bars.values():
+            bar.close()
+        bars.clear()
+
     def tell(event: ExtractEvent) -> None:
         if not is_shown:
             return
         if event.phase not in bars:
+            # Or the time of the phase that has ended would go on, and two bars take turns.
+            close()
             bars[event.phase] = tqdm(
                 total=event.total, initial=event.done, desc=event.phase, unit=event.unit
             )
@@ -141,8 +148,7 @@ def extract_bar(*, is_shown: bool = True) -> Iterator[Callable[[ExtractEvent], N
     try:
         yield tell
     finally:
-        for bar in bars.values():
-            bar.close()
+        close()
 
 
 @contextmanager
@@ -159,6 +165,25 @@ def adapt_bar() -> Iterator[Callable[[ProgressEvent], None]]:
         if bar is not None and event.metrics:
             figures = {name: f"{value:.4g}" for name, value in event.metrics.items()}
             bar.set_postfix({"epoch": event.epoch + 1, **figures}, refresh=False)
+
+    try:
+        yield tell
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+@contextmanager
+def trials_bar(*, is_shown: bool = True) -> Iterator[Callable[[float, int], None]]:
+    """A bar over the trials of a sweep, those in training by the share that is done of them."""
+    bar: tqdm[Any] | None = None
+
+    def tell(done: float, total: int) -> None:
+        nonlocal bar
+        if is_shown:
+            form = "{percentage:3.0f}%|{bar}| {n:.1f}/{total} [{elapsed}<{remaining}, {rate_fmt}]"
+            bar = bar or tqdm(total=total, initial=done, unit=" trials", bar_format=form)
+            bar.update(max(0.0, done - bar.n))
 
     try:
         yield tell

@@ -140,6 +140,20 @@ def test_a_bar_tells_bytes_a_second_only_of_rows_that_have_bytes(
     assert "probes/s" in shown[0]
 
 
+def test_the_bar_of_a_phase_ends_where_the_next_phase_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr("sys.stderr", screen)
+    with console.extract_bar() as tell:
+        tell(ExtractEvent(8, 8, 0, "calibrate"))
+        tell(ExtractEvent(2, 4, 0, "extract"))
+        before = len(screen.getvalue())
+    assert "calibrate" not in screen.getvalue()[before:]
+    # Cursor up: one bar would be drawn above another.
+    assert "\x1b[A" not in screen.getvalue()
+
+
 def test_bars_follow_bytes_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     monkeypatch.setattr("sys.stderr", screen)

@@ -1,7 +1,7 @@
 """``losa scout``: a cheap look at every block of a backbone on a sample of the data.
 
 One forward pass over a few samples, closed-form probes on every block and on sets of them, and the
-smallest set that is nearly as good as the best: terabytes hang on which taps are kept.
+best set there is room for: terabytes hang on which taps are kept.
 """
 
 from __future__ import annotations
@@ -48,6 +48,9 @@ CAVEAT: Final = (
 MIN_SAMPLES: Final = 20
 MAX_SAMPLES: Final = 20_000
 """Kernels of so many samples and 12 blocks are 19 GB; a probe has a few more n x n matrices."""
+
+USUAL_SHARE: Final = 3
+"""Of so many blocks one is kept where no budget says otherwise, as ``--taps auto`` keeps about."""
 
 AUTO_BATCH: Final = 32
 
@@ -146,11 +149,12 @@ def judged(
         looks: probes by each evidence.
         spec: features at all taps, as they would be stored.
         rows: of the whole store.
-        budget: bytes that there is room for.
+        budget: bytes that there is room for; ``None``: those of a third of the blocks.
     """
     look = max(looks, key=lambda one: best_of(one.sets).top1)
     tap_bytes = rows * spec.with_taps((0,)).sample_bytes
-    room = len(spec.taps) if budget is None else int(budget / (tap_bytes * MARGIN))
+    depth = len(spec.taps)
+    room = -(-depth // USUAL_SHARE) if budget is None else int(budget / (tap_bytes * MARGIN))
     advice = advise(look.sets, look.commonest, room)
     chosen = advice.chosen
     return {
@@ -159,13 +163,14 @@ def judged(
         "commonest_class": round(look.commonest, 6),
         "advice": {
             **_set_json(chosen, tap_bytes),
-            "share": round(len(chosen.taps) / len(spec.taps), 4),
+            "share": round(len(chosen.taps) / depth, 4),
             "flag": f"--taps {chosen.name}",
             "fits_budget": None if budget is None else len(chosen.taps) <= room,
             "behind": round(advice.behind, 6),
             "tolerance": round(advice.tolerance, 6),
             "is_within": advice.is_within,
         },
+        "fewest": _set_json(advice.fewest, tap_bytes),
         "best": _set_json(advice.best, tap_bytes),
         "all_bytes": tap_bytes * len(spec.taps),
         "rows": rows,

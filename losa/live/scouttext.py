@@ -33,7 +33,7 @@ def block_rows(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def set_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Sets of taps by the better evidence, the smallest first: accuracy and bytes."""
     sets = found["looks"][found["evidence"]]
-    marks = {"advice": found["advice"]["taps"], "best": found["best"]["taps"]}
+    marks = {name: found[name]["taps"] for name in ("advice", "fewest", "best")}
     single = max((one for one in sets if len(one["taps"]) == 1), key=lambda one: one["top1"])
     for one in sorted(sets, key=lambda one: (len(one["taps"]), one["top1"])):
         if len(one["taps"]) == 1 and one is not single and one["taps"] not in marks.values():
@@ -71,7 +71,13 @@ def closing_lines(found: Mapping[str, Any]) -> Iterator[str]:
     if advice["fits_budget"] is False:
         yield "losa: not even one tap fits the budget: see losa plan for smaller tokens and dtypes"
     elif not advice["is_within"]:
-        yield f"losa: the budget leaves no set that is as good as the best ({best['name']})"
+        yield f"losa: there is no room for a set that is as good as the best ({best['name']})"
+    fewest = found["fewest"]
+    if len(fewest["taps"]) < len(advice["taps"]):
+        yield (
+            f"losa: --taps {fewest['name']} would be enough for linear probes "
+            f"({_points(fewest['top1'])} %); mixers make more of several taps"
+        )
     tolerance = f", tolerance {_points(advice['tolerance'])} points"
     yield (
         f"losa: keep {advice['flag']}: {_points(advice['top1'])} % (the best: "

@@ -1,4 +1,4 @@
-"""Which taps to keep: probes on blocks and sets of blocks, and the smallest set that is enough."""
+"""Which taps to keep: probes on blocks and sets of blocks, and the best set there is room for."""
 
 from __future__ import annotations
 
@@ -112,13 +112,15 @@ def best_of(sets: Sequence[TapSet]) -> TapSet:
 
 @dataclass(frozen=True)
 class Advice:
-    """The smallest set that is nearly as good as the best, and what that means.
+    """The best set there is room for, and the fewest taps that are enough for linear probes.
 
     ``criterion`` is ``top1``, or ``squared error`` where no probe beats the commonest class;
-    ``tolerance`` is in its units, and so is ``behind``, by which the advised set is worse.
+    ``tolerance`` is in its units, and so is ``behind``, by which the advised set is worse than the
+    best of all sizes.
     """
 
     chosen: TapSet
+    fewest: TapSet
     best: TapSet
     criterion: str
     behind: float
@@ -126,17 +128,19 @@ class Advice:
 
     @property
     def is_within(self) -> bool:
-        """Whether the set is as good as it should be: a budget may have left no such."""
-        return self.behind <= self.tolerance + _ROUNDING
+        """Whether the set is as good as it should be: there may be no room for such."""
+        return _is_within(self.behind, self.tolerance)
 
 
 def advise(sets: Sequence[TapSet], commonest: float, at_most: int) -> Advice:
-    """Choose the smallest set that is nearly as good as the best, and the better of equally small.
+    """Choose the set of least squared error of those there is room for.
 
-    Where even the best probe is no better than naming the commonest class, right answers tell
-    nothing, and the squared error is what is compared. A difference is tolerated up to one standard
-    error of it: probes answer the same samples, so that only those count which they answer
-    differently; of right answers, 0.5 points always are.
+    Not the smallest that is nearly as good as the best: a mixer on every tap makes more of several
+    taps than a linear probe does (docs/results.md, section "Extraction"). That set is named too,
+    as ``fewest``: of equally small ones the better. Where even the best probe is no better than
+    naming the commonest class, right answers tell nothing, and squared errors are compared. A
+    difference is tolerated up to one standard error of it: probes answer the same samples, so that
+    only those count which they answer differently; of right answers, 0.5 points always are.
 
     Args:
         sets: all of them.
@@ -147,17 +151,21 @@ def advise(sets: Sequence[TapSet], commonest: float, at_most: int) -> Advice:
     is_by_hits = top.top1 > commonest + 2 * standard_error(top.probe.hits)
     best = top if is_by_hits else min(sets, key=_error)
     least = min(len(one.taps) for one in sets)
-    found = [
-        Advice(
-            one, best, "top1" if is_by_hits else "squared error", *_behind(best, one, is_by_hits)
-        )
-        for one in sets
-        if len(one.taps) <= max(at_most, least)
-    ]
-    enough = [item for item in found if item.is_within]
-    if not enough:
-        return min(found, key=lambda item: item.behind)
-    return min(enough, key=lambda item: (len(item.chosen.taps), item.behind))
+    found = [one for one in sets if len(one.taps) <= max(at_most, least)]
+    behind = {one.taps: _behind(best, one, is_by_hits) for one in found}
+    enough = [one for one in found if _is_within(*behind[one.taps])] or found
+    chosen = min(found, key=_error)
+    return Advice(
+        chosen,
+        min(enough, key=lambda one: (len(one.taps), behind[one.taps][0])),
+        best,
+        "top1" if is_by_hits else "squared error",
+        *behind[chosen.taps],
+    )
+
+
+def _is_within(behind: float, tolerance: float) -> bool:
+    return behind <= tolerance + _ROUNDING
 
 
 def _behind(best: TapSet, other: TapSet, is_by_hits: bool) -> tuple[float, float]:  # noqa: FBT001 -- private

@@ -34,6 +34,7 @@ def found(**changes: Any) -> dict[str, Any]:
         "commonest_class": 0.5,
         "caveat": "linear",
         "advice": {**advice, **changes.pop("advice", {})},
+        "fewest": sets[1],
         "best": sets[2],
         "all_bytes": 2 * 10**9,
         "looks": {"summary": sets, "cells": sets},
@@ -53,7 +54,7 @@ def test_sets_are_listed_with_bytes_and_marks_and_of_single_blocks_the_best() ->
     rows = list(scouttext.set_rows(found()))
     assert all(len(row) == len(scouttext.SET_COLUMNS) for row in rows)
     assert [(row[0], row[5], row[6], row[-1]) for row in rows] == [
-        ("1", "1", "50%", "advice"),
+        ("1", "1", "50%", "advice, fewest"),
         ("all", "2", "100%", "best"),
     ]
 
@@ -72,6 +73,14 @@ def test_what_makes_an_advice_weak_is_said() -> None:
 
     assert "the advice is weak" in text(criterion="squared error")
     assert "not even one tap fits" in text(advice={"fits_budget": False})
-    assert "leaves no set" in text(advice={"is_within": False})
-    weak = ("the advice is weak", "not even one tap", "leaves no set")
+    assert "there is no room" in text(advice={"is_within": False})
+    weak = ("the advice is weak", "not even one tap", "there is no room", "would be enough")
     assert not any(words in text() for words in weak)
+
+
+def test_fewer_taps_that_are_enough_for_linear_probes_are_named() -> None:
+    lines = list(scouttext.closing_lines(found(fewest=one("7", [], 0.8))))
+    assert lines[-2] == (
+        "losa: --taps 7 would be enough for linear probes (80.0 %); mixers make more of several "
+        "taps"
+    )

@@ -70,23 +70,29 @@ def tap_set(taps: tuple[int, ...], hits: list[int], errors: float = 0.1) -> TapS
     return TapSet(",".join(map(str, taps)), taps, probe)
 
 
-def test_a_smaller_set_within_one_standard_error_is_preferred_and_beyond_is_not() -> None:
+def test_the_set_of_least_error_that_there_is_room_for_is_advised() -> None:
+    sets = [tap_set((0,), [90], 0.3), tap_set((1, 2), [89], 0.2), tap_set((0, 1, 2), [91], 0.1)]
+    chosen = [advise(sets, 0.5, room).chosen for room in (0, 1, 2, 3)]
+    assert chosen == [sets[0], sets[0], sets[1], sets[2]]
+
+
+def test_of_fewest_taps_a_set_within_one_standard_error_is_named_and_beyond_is_not() -> None:
     best = tap_set((0, 1, 2), [90] * 10)
     near = tap_set((0, 1), [90] * 9 + [86])
     far = tap_set((0,), [88] * 10)
-    assert advise([best, near, far], 0.5, 3).chosen is near
-    assert advise([best, far], 0.5, 3).chosen is best
+    assert advise([best, near, far], 0.5, 3).fewest is near
+    assert advise([best, far], 0.5, 3).fewest is best
 
 
-def test_the_better_one_of_two_equally_small_sets_is_preferred() -> None:
+def test_of_equally_small_sets_the_better_one_is_named() -> None:
     sets = [tap_set((0,), [90] * 9 + [88]), tap_set((1,), [90] * 10), tap_set((0, 1), [90] * 10)]
-    assert advise(sets, 0.5, 2).chosen is sets[1]
+    assert advise(sets, 0.5, 2).fewest is sets[1]
 
 
 def test_a_budget_leaves_the_best_of_what_it_can_hold() -> None:
-    sets = [tap_set((0,), [50]), tap_set((1,), [60]), tap_set((0, 1), [90])]
+    sets = [tap_set((0,), [50], 0.3), tap_set((1,), [60], 0.2), tap_set((0, 1), [90])]
     advice = advise(sets, 0.2, 1)
-    assert advice.chosen is sets[1]
+    assert advice.chosen is advice.fewest is sets[1]
     assert not advice.is_within
     assert abs(advice.behind - 0.3) < 1e-12
 
