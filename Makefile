@@ -4,10 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?= mnist
+STORE ?= runs/demo/$(DATA).zarr
+SWEEP ?= configs/sweep/grid.yaml
+OUT ?= runs/sweep
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-gpu test-zarr check fmt lint types imports bench tasks clean
+.PHONY: help setup demo test test-slow test-faults test-gpu test-zarr check fmt lint types imports sweep bench pareto tasks clean
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -57,6 +60,10 @@ types: setup  ## Check types
 imports: setup  ## Check that imports point down
 	$(BIN)/lint-imports
 
+sweep: setup  ## Train a grid on a store and make its page (STORE= SWEEP= OUT=)
+	$(BIN)/losa sweep --store '$(STORE)' --config '$(SWEEP)' --out '$(OUT)'
+	@told=$$($(BIN)/losa report '$(OUT)') && $(BIN)/python -c 'import json, sys; told = json.loads(sys.argv[1]); print("page   ", told["page"]); print("winner ", told["command"])' "$$told"
+
 bench: setup  ## Run the benchmarks and write benchmarks/results/
 	$(BIN)/python -m benchmarks reader
 	$(BIN)/python -m benchmarks sequential
@@ -67,6 +74,9 @@ bench: setup  ## Run the benchmarks and write benchmarks/results/
 	$(BIN)/python -m benchmarks verifying
 	$(BIN)/python -m benchmarks int8
 	$(BIN)/python -m benchmarks tasks
+
+pareto: setup  ## Draw accuracy against what it costs, by every way to adapt (hours; resumes)
+	$(BIN)/python -m benchmarks pareto
 
 clean:  ## Remove caches and what the demo made; keep the environment
 	rm -rf runs/demo .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -26,7 +26,10 @@ BENCHMARKS = {
     "scouting": "accuracy and bytes of the taps that a scout advises, against all taps",
     "ablation": "which of the open points of the side network matter",
     "tasks": "accuracy of every adaptor on the offline tasks, chosen on val, over seeds",
+    "verdict": "M14: LoSA against the others, and an untuned recipe, from tasks and online",
     "online": "accuracy of tuning the backbone itself on the tasks: full, LoRA, BitFit, VPT",
+    "pareto": "accuracy against parameters, memory, FLOPs and speed, by every way to adapt",
+    "cohort": "M6: 16 trials in one pass against 16 runs, and against a live pass with 16 heads",
     "epochs": "M5: a cached epoch against live LoSA, LoRA and full fine-tuning epochs",
 }
 

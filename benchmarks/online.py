@@ -4,8 +4,9 @@ Method: full fine-tuning, LoRA, BitFit and deep prompts on the very backbone, pi
 ``python -m benchmarks tasks``, decoded once as extraction decodes them, without augmentation, and
 with the side network's head. AdamW, warm-up over a tenth of the steps and cosine. Val chooses the
 epoch of every training and, with seed 0, the learning rate among the method's three; the other
-seeds train at that. Test chooses nothing. Every training is one file, written once: what was killed
-goes on at the first training that has none.
+seeds train at that. Test chooses nothing. Every training is one file, written once and named by a
+digest of all that its result depends on: what was killed goes on at the first training that has
+none, and what is asked otherwise is another file.
 
 Reported: test top-1, mean and standard error over seeds, trainable parameters (head included),
 seconds of an epoch, and the commits at which the trainings were done. Table on stderr; one JSON
@@ -28,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import tasks
-from benchmarks.onlinenets import METHODS
+from benchmarks.onlinenets import LORA_RANK, METHODS, PROMPTS
 from benchmarks.onlinetrain import SPLITS, Labelled, Recipe, decoded, train
 from benchmarks.record import commit, note, publish
 from benchmarks.suite import standard_error
@@ -40,7 +41,7 @@ from losa.errors import MismatchError, UsageError
 from losa.extract.backbones import BackboneRequest, build_backbone
 from losa.extract.datasets import load_dataset
 from losa.extract.vit import ViTBackbone
-from losa.store.files import canonical_json, create_once, read_json
+from losa.store.files import canonical_json, create_once, read_json, sha256
 from losa.store.listing import listing_digest
 
 
@@ -80,10 +81,11 @@ class Bench:
         Raises:
             MismatchError: the file there is of another training.
         """
+        settings = {**self.identity, **asdict(recipe), **settings_of(recipe.method)}
+        digest = sha256(canonical_json(settings))[:8]
         name = f"{recipe.method}-lr{recipe.lr:g}-seed{recipe.seed}"
         folder = self.runs / f"{self.task}-epochs{recipe.epochs}"
-        path = folder / f"{name}.json"
-        settings = {**self.identity, **asdict(recipe)}
+        path = folder / f"{name}-{digest}.json"
         if not path.exists():
             began = commit()
             found = train(self.backbone, self.data, recipe, self.compute)
@@ -94,7 +96,7 @@ class Bench:
         found = read_json(path)
         if found["settings"] != json.loads(canonical_json(settings)):
             what = "is the record of another training"
-            raise MismatchError(path, what, "remove it, or give another --out")
+            raise MismatchError(path, what, "remove it")
         return found
 
     def measure(self, method: str, options: argparse.Namespace) -> Result:
@@ -138,9 +140,9 @@ def main(argv: list[str]) -> int:
     note("\n".join(line(result) for result in results))
     asked = ("epochs", "batch_size", "img_size", "seeds", "amp_dtype")
     details = {name: getattr(options, name) for name in asked}
-    sources = {name: METHODS[name].source for name in methods}
+    known = {name: {"source": METHODS[name].source, **settings_of(name)} for name in methods}
     rows = [asdict(result) for result in results]
-    publish("online", argv, {**details, "sources": sources, "results": rows})
+    publish("online", argv, {**details, "methods": known, "results": rows})
     return 0
 
 
@@ -158,6 +160,8 @@ def opened(task: str, options: argparse.Namespace) -> Bench:
     dataset = load_dataset(f"folder:{folder}", Path(), splits=SPLITS, seed=0)
     identity = {
         "task": task,
+        # The name holds the version of what is rendered, which the listings do not see.
+        "pictures": folder.name,
         "weights": backbone.weights_digest,
         "preprocessing": backbone.preprocessing.to_json(),
         "listings": {name: listing_digest(dataset.splits[name]) for name in SPLITS},
@@ -166,6 +170,17 @@ def opened(task: str, options: argparse.Namespace) -> Bench:
     }
     data = decoded(dataset, backbone.preprocessing, options.num_workers)
     return Bench(task, backbone, data, compute, options.out, identity)
+
+
+def settings_of(method: str) -> dict[str, float]:
+    """What a method's result depends on beside the recipe.
+
+    Example:
+        >>> settings_of("lora"), settings_of("bitfit")
+        ({'weight_decay': 0.0001, 'lora_rank': 8}, {'weight_decay': 0.0001})
+    """
+    own = {"lora": {"lora_rank": LORA_RANK}, "vpt": {"prompts": PROMPTS}}.get(method, {})
+    return {"weight_decay": METHODS[method].weight_decay, **own}
 
 
 def line(result: Result) -> str:
@@ -186,7 +201,7 @@ def line(result: Result) -> str:
 def _options(argv: list[str]) -> argparse.Namespace:
     """Parse the flags."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks online")
-    parser.add_argument("--tasks", default="digits,location,textile")
+    parser.add_argument("--tasks", default=",".join(tasks.DATA))
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seeds", type=int, default=3, help="training seeds, 1 or more")
     parser.add_argument("--epochs", type=int, default=30, help="of every training")

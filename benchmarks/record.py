@@ -28,10 +28,13 @@ def machine() -> str:
 
 @cache
 def commit() -> str:
-    """The commit measured, marked when the tree differs from it: what it was when first asked."""
+    """The commit measured, marked when the tree differs from it: what it was when first asked.
+
+    A new module is a difference; results, which every benchmark writes, are none.
+    """
     try:
         head = _git("rev-parse", "--short=12", "HEAD")
-        changed = _git("status", "--porcelain", "--untracked-files=no")
+        changed = _git("status", "--porcelain", "--", ":/", ":(top,exclude)benchmarks/results")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head + ("+changes" if changed else "")
@@ -40,7 +43,7 @@ def commit() -> str:
 def versions() -> dict[str, str]:
     """Versions of the libraries that are compared, as far as they are installed."""
     found = {}
-    for item in ("numpy", "torch", "zarr", "h5py", "tensorstore"):
+    for item in ("numpy", "torch", "timm", "peft", "zarr", "h5py", "tensorstore"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[item] = metadata.version(item)
     return found

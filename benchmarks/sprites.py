@@ -31,6 +31,8 @@ FEWEST: Final = 3
 """Sprites in a picture of the first class of ``count``."""
 COUNTS: Final = MappingProxyType({"train": 800, "val": 200, "test": 2000})
 SEED: Final = 0
+VERSION: Final = 1
+"""Raised with every change of what is drawn, so that nothing of other pictures is found."""
 
 _OVERSAMPLING = 8
 _TURN = np.linspace(0.0, 2 * np.pi, 120, endpoint=False)
@@ -156,12 +158,12 @@ TASKS: Final[Mapping[str, Task]] = MappingProxyType(
 
 
 def sprites(task: str, cache: Path, counts: Mapping[str, int] = COUNTS) -> Path:
-    """The tree ``cache/<task>-<counts>/<split>/<class>/<index>.png``, rendered on first use.
+    """The tree ``cache/<task>-<version>-<counts>/<split>/<class>/<index>.png``, drawn on first use.
 
     Classes are balanced to within one picture. The name says how many pictures each split has, so
-    that a tree of other counts is not taken for this one.
+    that a tree of other counts or of another version is not taken for this one.
     """
-    folder = cache / "-".join([task, *map(str, counts.values())])
+    folder = cache / "-".join([task, f"v{VERSION}", *map(str, counts.values())])
     if folder.is_dir():
         return folder
     spec = TASKS[task]

@@ -4,7 +4,8 @@ Method: each task's 800 train, 200 val and 2,000 test pictures (1,000 test pictu
 scikit-learn's digits 796, 196 and 792) are extracted once, with the demo's DINOv2 ViT-S/14 at four
 taps. Every adaptor then trains 30 epochs at each setting of the same small grid of learning rates
 and weight decays with seed 0; the setting with the best val top-1 (the lower val loss among equals)
-is trained again with the other seeds. Test chooses nothing.
+is trained again with the other seeds, and so is the default setting of the adaptors that
+``--untuned`` names. Test chooses nothing.
 
 Reported: test top-1, mean and standard error over seeds (of training; the split is fixed), of every
 task, of their mean and of the mean of the rendered ones, trainable parameters, and seconds of
@@ -48,6 +49,8 @@ from losa.errors import MismatchError, UsageError
 if TYPE_CHECKING:
     from losa.adapt.report import AdaptReport
 
+Setting = tuple[float, float]
+"""Learning rate and weight decay."""
 DATA: Final[Mapping[str, Callable[[Path], Path]]] = MappingProxyType(
     {
         "textile": textile,
@@ -56,15 +59,17 @@ DATA: Final[Mapping[str, Callable[[Path], Path]]] = MappingProxyType(
         **{name: partial(sprites, name) for name in SPRITE_TASKS},
     }
 )
-_DEFAULTS = AdaptConfig()
-GRIDS: Final[Mapping[str, Sequence[tuple[float, float]]]] = MappingProxyType(
+_DEFAULTS: Final = AdaptConfig()
+UNTUNED: Final = (_DEFAULTS.lr, _DEFAULTS.weight_decay)
+"""The setting of who tunes nothing."""
+GRIDS: Final[Mapping[str, Sequence[Setting]]] = MappingProxyType(
     {
-        "default": ((_DEFAULTS.lr, _DEFAULTS.weight_decay),),
+        "default": (UNTUNED,),
         "small": tuple(product((1e-3, 3e-3, 1e-2), (_DEFAULTS.weight_decay,))),
         "wide": tuple(product((3e-4, 1e-3, 3e-3, 1e-2), (1e-2, 5e-1))),
     }
 )
-"""Settings (learning rate, weight decay) by the name of their grid; all adaptors get the same."""
+"""Settings by the name of their grid; all adaptors get the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +83,13 @@ class Bench:
     epochs: int
     fresh: bool = True
 
-    def train(
-        self, adaptor: str, setting: tuple[float, float], seed: int
-    ) -> tuple[AdaptReport, str]:
+    def train(self, adaptor: str, setting: Setting, seed: int) -> tuple[AdaptReport, str]:
         """Train one adaptor at one setting and seed, and say at which commit that was."""
         lr, decay = setting
+        name = f"{adaptor}-lr{lr:g}-wd{decay:g}-seed{seed}"
         config = AdaptConfig(
             store=self.store,
-            out=self.runs / f"{self.task}-{adaptor}-lr{lr:g}-wd{decay:g}-seed{seed}",
+            out=self.runs / f"{self.store.stem}-{self.epochs}epochs" / name,
             adaptor=adaptor,
             lr=lr,
             weight_decay=decay,
@@ -95,13 +99,23 @@ class Bench:
         )
         return train_or_find(config)
 
-    def measure(self, adaptor: str, grid: Sequence[tuple[float, float]], seeds: int) -> Result:
-        """Choose a setting on val with seed 0, then train it with the other seeds."""
-        first = [self.train(adaptor, setting, 0) for setting in grid]
-        best = max(range(len(grid)), key=lambda number: _on_val(first[number][0]))
-        others = [self.train(adaptor, grid[best], seed) for seed in range(1, seeds)]
-        reports = [report for report, _ in (first[best], *others)]
-        tests = tuple(float(report.metrics["test"]["top1"]) for report in reports)
+    def measure(
+        self, adaptor: str, grid: Sequence[Setting], seeds: int, *, untuned: bool = False
+    ) -> Result:
+        """Choose a setting on val with seed 0, then train it with the other seeds.
+
+        ``untuned``: train the default setting with all seeds too.
+        """
+        first = {setting: self.train(adaptor, setting, 0) for setting in grid}
+        best = max(grid, key=lambda setting: _on_val(first[setting][0]))
+        of_setting = {}
+        for setting in (best, UNTUNED) if untuned else (best,):
+            again = first.get(setting) or self.train(adaptor, setting, 0)
+            others = [self.train(adaptor, setting, seed) for seed in range(1, seeds)]
+            of_setting[setting] = [again, *others]
+        runs = [*first.values(), *(run for found in of_setting.values() for run in found)]
+        reports = [report for report, _ in of_setting[best]]
+        tests = _tests(reports)
         return Result(
             task=self.task,
             adaptor=adaptor,
@@ -111,10 +125,11 @@ class Bench:
             trainable=reports[0].parameters["trainable"],
             seconds=statistics.fmean(report.timing["seconds"] for report in reports),
             store_bytes=self.store_bytes,
-            lr=grid[best][0],
-            weight_decay=grid[best][1],
+            lr=best[0],
+            weight_decay=best[1],
             test_by_seed=tests,
-            commits=tuple(sorted({commit for _, commit in (*first, *others)})),
+            commits=tuple(sorted({commit for _, commit in runs})),
+            untuned_by_seed=_tests([r for r, _ in of_setting[UNTUNED]]) if untuned else (),
         )
 
 
@@ -126,17 +141,20 @@ def main(argv: list[str]) -> int:
     options = _options(argv)
     tasks = named(options.tasks or ",".join(DATA), tuple(DATA), "--tasks")
     adaptors = named(options.adaptors or ",".join(ADAPTORS), tuple(ADAPTORS), "--adaptors")
+    untuned = named(options.untuned, tuple(ADAPTORS), "--untuned") if options.untuned else []
+    grid = GRIDS[options.grid]
     results = []
     for task in tasks:
         bench = extracted(task, options)
         for adaptor in adaptors:
-            results.append(bench.measure(adaptor, GRIDS[options.grid], options.seeds))
+            is_untuned = adaptor in untuned
+            results.append(bench.measure(adaptor, grid, options.seeds, untuned=is_untuned))
             note(line(results[-1]))
     details = {
         "img_size": options.img_size,
         "taps": options.taps,
         "epochs": options.epochs,
-        "grid": [{"lr": lr, "weight_decay": decay} for lr, decay in GRIDS[options.grid]],
+        "grid": [{"lr": lr, "weight_decay": decay} for lr, decay in grid],
         "seeds": options.seeds,
     }
     told = markdown(results, SPRITE_TASKS)
@@ -154,6 +172,8 @@ def _options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--tasks", help=f"some of {','.join(DATA)}; all of them by default")
     parser.add_argument("--adaptors", help="all of them by default")
     parser.add_argument("--grid", choices=sorted(GRIDS), default="small")
+    help_text = "adaptors whose default setting is trained with all seeds too"
+    parser.add_argument("--untuned", default="losa", help=help_text)
     parser.add_argument("--epochs", type=int, default=30, help="of every training run")
     parser.add_argument("--img-size", type=int, default=112, help="a multiple of 14")
     parser.add_argument("--taps", default="every:3")
@@ -174,7 +194,7 @@ def named(text: str, known: tuple[str, ...], flag: str) -> list[str]:
     Raises:
         UsageError: one is not.
     """
-    names = text.split(",")
+    names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in known:
             raise UsageError(flag, f"{name!r} is unknown", f"use some of {','.join(known)}")
@@ -184,10 +204,11 @@ def named(text: str, known: tuple[str, ...], flag: str) -> list[str]:
 def extracted(task: str, options: argparse.Namespace, flags: Sequence[str] = ()) -> Bench:
     """Build a task's pictures and extract them, or find them extracted; ``flags`` are more ones."""
     others = "".join(f"-{flag.lstrip('-')}" for flag in flags)
-    name = f"{task}-{options.img_size}px-{options.taps.replace(':', '')}{others}"
-    store = options.out / f"{name}.zarr"
     with redirect_stdout(sys.stderr):
         folder = DATA[task](options.cache)
+        # By the name of the pictures, whose version it holds: they change, their listing does not.
+        name = f"{folder.name}-{options.img_size}px-{options.taps.replace(':', '')}{others}"
+        store = options.out / f"{name}.zarr"
         weights = prepare(options.cache)
         extracted = losa(
             *("extract", "--model", "dinov2_s", "--weights", str(weights)),
@@ -219,6 +240,10 @@ def train_or_find(config: AdaptConfig) -> tuple[AdaptReport, str]:
         mark.write_text(commit())
         report = adapt(config.model_copy(update={"overwrite": True}))
     return report, mark.read_text() if mark.is_file() else "unknown"
+
+
+def _tests(reports: Sequence[AdaptReport]) -> tuple[float, ...]:
+    return tuple(float(report.metrics["test"]["top1"]) for report in reports)
 
 
 def _on_val(report: AdaptReport) -> tuple[float, float]:

@@ -115,6 +115,13 @@ def adapt(
     residual: Annotated[
         str | None, flags.flag("refine, sum or stream.", "--residual", of=_A)
     ] = None,
+    start: Annotated[str | None, flags.flag("y_0: auto or first.", "--start", of=_A)] = None,
+    share_mixers: Annotated[
+        bool | None, flags.flag("One mixer for all taps.", "--share-mixers/--no-share-mixers")
+    ] = None,
+    init_scale: Annotated[
+        float | None, flags.flag("Scale of the mixers' start.", "--init-scale", of=_A)
+    ] = None,
     mixer_norm: Annotated[
         bool | None,
         typer.Option(
@@ -179,6 +186,9 @@ def adapt(
         float | None, flags.flag("Beta parameter of mixup in feature space.", "--mixup", of=_A)
     ] = None,
     seed: Annotated[int | None, flags.flag("Seed of all that is random.", "--seed", of=_A)] = None,
+    data_seed: Annotated[
+        int | None, flags.flag("Seed of what is read, and when.", "--data-seed", default="--seed")
+    ] = None,
     device: Annotated[str | None, flags.flag("auto, cpu, cuda:0.", "--device", of=_A)] = None,
     amp_dtype: Annotated[
         str | None, flags.flag("auto, none, bfloat16 or float16.", "--amp-dtype", of=_A)
@@ -274,6 +284,21 @@ def predict(
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise SkippedError(failed[0]["path"], failed[0]["error"] + more, "mend or leave it out")
+
+
+@app.command(epilog="Example: losa report runs/sweep")
+def report(
+    path: Annotated[Path, typer.Argument(help="Folder of a run or of a sweep.")],
+    out: Annotated[
+        Path | None,
+        flags.flag("The page; its table lies beside.", "--out", default="PATH/report.html"),
+    ] = None,
+) -> None:
+    """Make a page of a run or a sweep: ranking, curves, what was swept, what accuracy costs."""
+    from losa.report.run import report as run
+
+    result = run(path, out)
+    console.show_result(result)
 
 
 verbs.add_to(app)

@@ -123,6 +123,9 @@ class AdaptConfig(Config):
     token_rank: Rank | None = None
     order: Literal["channel-token", "token-channel"] = "channel-token"
     residual: Literal["refine", "sum", "stream"] = "refine"
+    start: Literal["auto", "first"] = "auto"
+    share_mixers: bool = False
+    init_scale: Annotated[float, Field(gt=0.0)] = 1.0
     mixer_norm: bool = False
     pool: Literal["auto", "cls", "mean", "cls+mean"] = "auto"
     standardise: Literal["store", "raw"] = "store"
@@ -144,6 +147,7 @@ class AdaptConfig(Config):
     patience: Annotated[int, Field(ge=0, le=10**9)] | None = None
     val_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     seed: Seed = 0
+    data_seed: Seed | None = None
     device: str = "auto"
     amp_dtype: Literal["auto", "none", "bfloat16", "float16"] = "auto"
     read: Regime = "auto"
@@ -151,6 +155,19 @@ class AdaptConfig(Config):
     prefetch: Threads = 2
     checkpoint_seconds: Annotated[float, Field(ge=0.0)] = 60.0
     overwrite: bool = False
+
+    @property
+    def reading_seed(self) -> int:
+        """Seed of what is read: order of epochs, views, rows that are held out for val."""
+        return self.seed if self.data_seed is None else self.data_seed
+
+
+class SweepConfig(Config):
+    """Where a sweep lies and who trains it; what it tries is read by losa/sweep/strategy.py."""
+
+    store: Path = Path("features.zarr")
+    out: Path = Path("runs/sweep")
+    workers: Annotated[int, Field(ge=1, le=1024)] = 1
 
 
 class EvaluateConfig(Config):

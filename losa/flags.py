@@ -13,11 +13,12 @@ from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
-from losa.config import Config, EvaluateConfig, ExtractConfig
+from losa.config import Config, EvaluateConfig, ExtractConfig, SweepConfig
 
 Verb = TypeVar("Verb", bound=Callable[..., None])
 _E: Final = ExtractConfig
 _V: Final = EvaluateConfig
+_S: Final = SweepConfig
 
 
 def flag(
@@ -140,6 +141,20 @@ SCOUT: Final[Mapping[str, Any]] = {
 }
 """The flags of ``losa scout``: what ``extract`` takes, but for the taps that it advises."""
 
+
+SWEEP: Final[Mapping[str, Any]] = {
+    "store": Annotated[Path | None, flag("Store to train on.", "--store", of=_S)],
+    "config": Annotated[
+        Path | None,
+        typer.Option("--config", help="YAML file of what to try. Default: the one in --out."),
+    ],
+    "out": Annotated[Path | None, flag("Folder of the sweep.", "--out", of=_S)],
+    "workers": Annotated[
+        int | None, flag("Processes here; on CUDA one for each device.", "--workers", of=_S)
+    ],
+    "yes": Annotated[bool | None, flag("Also train more than 10,000 trials.", "--yes")],
+}
+"""The flags of ``losa sweep``; what it tries stands in a file."""
 
 EVALUATE: Final[Mapping[str, Any]] = {
     "run": Annotated[

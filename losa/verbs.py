@@ -46,9 +46,31 @@ def add_to(app: typer.Typer) -> None:
         (diff, "losa diff photos.zarr copy.zarr"),
         (export, "losa export photos.zarr --out photos.h5"),
         (import_, "losa import photos.h5 --store photos.zarr"),
+        (sweep, "losa sweep --store photos.zarr --config configs/sweep/grid.yaml --workers 2"),
         (scout, "losa scout --model dinov2_s --dataset folder:photos --budget 500GB"),
     ):
         app.command(verb.__name__.rstrip("_"), epilog=f"Example: {example}")(verb)
+
+
+@flags.taking(flags.SWEEP)
+def sweep(**given: Any) -> None:
+    """Train many settings on one store and choose on val; the same command goes on."""
+    is_meant = bool(given.pop("yes"))
+    from losa.sweep.processes import member_from_environment
+    from losa.sweep.run import Sweep, check_failures, read_sweep
+
+    member = member_from_environment()
+    if member is not None:
+        console.show_warnings_only()
+    settings, sections, file = read_sweep(flags.given(given), given["config"])
+    local_store(settings.store)
+    found = Sweep(settings, sections, file, is_meant=is_meant)
+    with console.trials_bar(is_shown=member is None) as tell:
+        found.train(tell, member)
+    if member is None:
+        result = found.conclude()
+        console.show_result(result)
+        check_failures(result)
 
 
 def inspect(

@@ -113,7 +113,7 @@ def test_the_data_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     "config",
     [
-        AdaptConfig(rank=3, out=Path("r")),
+        AdaptConfig(rank=3, out=Path("r"), val_fraction=0.0),
         ExtractConfig(model="toy", dataset="folder:x", split=("train",)),
     ],
 )

@@ -29,6 +29,8 @@ from losa.version import __version__
 FORMAT: Final = 1
 CARD_NAME: Final = "adaptor.json"
 MAX_CARD_BYTES: Final = 1 << 26
+LATER_OPTIONS: Final = ("start", "share_mixers", "init_scale")
+"""Switches that came after the first cards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,7 @@ class AdaptorCard:
             "format": self.format,
             "losa": self.losa,
             "adaptor": self.adaptor,
-            # A float even if an integer was given: the digest must survive a round trip.
-            "options": {**asdict(self.options), "dropout": float(self.options.dropout)},
+            "options": self._options_json(),
             "spec": self.spec.to_json(),
             "classes": list(self.classes),
             "store_id": self.store_id,
@@ -86,6 +87,15 @@ class AdaptorCard:
             **({"quantiser": self._quantiser_json()} if self.quantiser else {}),
             **self._task_json(),
         }
+
+    def _options_json(self) -> dict[str, Any]:
+        """Without what cards from before these options did not have, where it is as by default."""
+        values = asdict(self.options)
+        # Floats even if integers were given: the digest must survive a round trip.
+        values.update({name: float(values[name]) for name in ("dropout", "init_scale")})
+        usual = asdict(SideOptions())
+        later = [name for name in LATER_OPTIONS if values[name] == usual[name]]
+        return {name: value for name, value in values.items() if name not in later}
 
     def _task_json(self) -> dict[str, Any]:
         """Nothing for what is as in most runs: one label a sample, of the store's own."""

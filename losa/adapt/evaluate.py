@@ -345,7 +345,7 @@ def _part_of_run(store: FeatureSource, split: str, config: AdaptConfig, card: Ad
     is_held_out = config.val_fraction > 0 and _was_held_out_of(store, card)
     if split in ("train", "val") and not is_own_val and is_held_out:
         train = store.split("train")
-        learnt, held = held_out(store, config.val_fraction, config.seed)
+        learnt, held = held_out(store, config.val_fraction, config.reading_seed)
         return part_of(train, held if split == "val" else np.intersect1d(learnt, clean_rows(train)))
     check_labels(split, store)
     return part_of(store.split(split), clean_rows(store.split(split)))

@@ -8,8 +8,9 @@ the gain, plus a constant. Values of another dtype are converted some samples at
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Final, Literal
 
 import torch
@@ -20,6 +21,12 @@ Residual = Literal["refine", "sum", "stream"]
 
 PIECE_BYTES: Final = 2**21
 """Bytes of a piece of a plane on a CPU: about what second-level caches hold, and some samples."""
+
+ROWS: Final = 4
+"""Ranks whose products do not depend on what lies beside them are multiples of this."""
+
+SMALL: Final = 400
+"""Multiplications of a batched product that torch leaves to no BLAS."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +41,14 @@ class FoldedPlanes:
     shift: Float[Tensor, "k d"]
     compute: torch.dtype
     scales: Shaped[Tensor, "k b l"] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Along:
+    """What a trial has along both axes of its planes: weights, hidden units, or gradients."""
+
+    channels: Float[Tensor, "..."]
+    tokens: Float[Tensor, "..."]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,27 +117,8 @@ def down(
 
     The third are the pooled tokens of what the head would see without any update.
     """
-    gain, shift = _gain_and_shift(planes, residual)
-    weights = (channel_down * gain[:, None]).to(planes.compute)
-    constants = torch.bmm(channel_down, shift[..., None])[..., None]
-    base, factor = base_tap(residual, len(gain))
-    rows = [*token_down.unbind()]
-    rows[base] = torch.cat([rows[base], pooling * factor])
-    offsets = [each.sum(1)[:, None, None] * one for each, one in zip(rows, shift, strict=True)]
-    batch_size, tokens, channels = planes.values[0].shape
-    rank = token_down.shape[1]
-    h = gain.new_empty(*channel_down.shape[:2], batch_size, tokens)
-    g = gain.new_empty(len(gain), rank, batch_size, channels)
-    pooled = gain.new_empty(len(pooling), batch_size, channels)
-    for piece in pieces(planes, residual):
-        tap, samples = piece.tap, piece.samples
-        torch.add(_along_channels(piece, weights[tap]), constants[tap], out=h[tap][:, samples])
-        mixed = _along_tokens(piece, rows[tap].to(planes.compute))
-        offset = offsets[tap]
-        torch.addcmul(offset[:rank], mixed[:rank], gain[tap], out=g[tap][:, samples])
-        if tap == base:
-            torch.addcmul(offset[rank:], mixed[rank:], gain[tap], out=pooled[:, samples])
-    return h, g, pooled
+    (found,), base = down_all(planes, residual, [Along(channel_down, token_down)], pooling)
+    return found.channels, found.tokens, base
 
 
 def down_gradients(
@@ -132,37 +128,140 @@ def down_gradients(
     along_tokens: Float[Tensor, "k ... b d"],
 ) -> tuple[Float[Tensor, "k r d"], Float[Tensor, "k ... l"]]:
     """Gradients of the weights of :func:`down` from those of its products, each summed over b."""
+    (found,) = down_gradients_all(planes, residual, [Along(along_channels, along_tokens)])
+    return found.channels, found.tokens
+
+
+def can_lie_beside(
+    ranks: tuple[int, int], shape: tuple[int, int, int], device: torch.device
+) -> bool:
+    """Whether a trial's products with planes of ``(k, l, d)`` may be taken together with others'.
+
+    On a CPU only where each of its rows then is what it is alone, to the last bit: leftover rows
+    of a matrix, and very small matrices, go through other kernels. On CUDA always: there rounding
+    depends on all of a product's shape, and the time on the number of products.
+
+    Example:
+        >>> cpu = torch.device("cpu")
+        >>> [can_lie_beside((r, 4), (4, 65, 384), cpu) for r in (8, 6)]
+        [True, False]
+    """
+    _, tokens, channels = shape
+    is_regular = all(rank % ROWS == 0 for rank in ranks)
+    return device.type != "cpu" or (is_regular and ROWS * tokens * channels >= SMALL)
+
+
+def down_all(
+    planes: FoldedPlanes,
+    residual: Residual,
+    weights: Sequence[Along],
+    pooling: Float[Tensor, "... l"],
+) -> tuple[list[Along], Float[Tensor, "... b d"]]:
+    """Products of every base with each trial's weights, and its pooled tokens, which are shared.
+
+    Args:
+        planes: of a batch.
+        residual: what the bases are.
+        weights: of each trial, ``[k r d]`` and ``[k r l]``; ranks may differ.
+        pooling: the rows that pool the tokens.
+
+    Returns:
+        of each trial ``[k r b l]`` and ``[k r b d]``; and the pooled tokens.
+    """
     gain, shift = _gain_and_shift(planes, residual)
-    taps, rank, _, tokens = along_channels.shape
-    for_channels = gain.new_zeros(taps, rank, gain.shape[1])
-    for_tokens = gain.new_zeros(*along_tokens.shape[:2], tokens)
+    batch, tokens, channels = planes.values[0].shape
+    joint = _joint(weights, planes, residual, pooling)
+    constants = [torch.bmm(one.channels, shift[..., None])[..., None] for one in weights]
+    found = [
+        Along(
+            gain.new_empty(*one.channels.shape[:2], batch, tokens),
+            gain.new_empty(*one.tokens.shape[:2], batch, channels),
+        )
+        for one in weights
+    ]
+    pooled = gain.new_empty(len(pooling), batch, channels)
+    base, _ = base_tap(residual, len(gain))
+    for piece in pieces(planes, residual):
+        tap, samples = piece.tap, piece.samples
+        along = _times_channels(piece, joint.channels[tap])
+        for one, constant, rows in zip(found, constants, joint.channel_rows, strict=True):
+            torch.add(along[rows], constant[tap], out=one.channels[tap][:, samples])
+        along = _times_tokens(piece, joint.tokens[tap].to(planes.compute))
+        offset = joint.offsets[tap]
+        for one, rows in zip(found, joint.token_rows, strict=True):
+            out = one.tokens[tap][:, samples]
+            torch.addcmul(offset[rows], along[rows], gain[tap], out=out)
+        if tap == base:
+            last = slice(joint.token_rows[-1].stop, None)
+            torch.addcmul(offset[last], along[last], gain[tap], out=pooled[:, samples])
+    return found, pooled
+
+
+def down_gradients_all(
+    planes: FoldedPlanes, residual: Residual, along: Sequence[Along]
+) -> list[Along]:
+    """Gradients of the weights of :func:`down_all` from those of each trial's products."""
+    gain, _ = _gain_and_shift(planes, residual)
+    channel_rows = _rows([one.channels.shape[1] for one in along])
+    token_rows = _rows([one.tokens.shape[1] for one in along])
+    taps, _, _, tokens = along[0].channels.shape
+    for_channels = gain.new_zeros(taps, channel_rows[-1].stop, gain.shape[1])
+    for_tokens = gain.new_zeros(taps, token_rows[-1].stop, tokens)
     for piece in pieces(planes, residual):
         tap, samples, values, scales = piece.tap, piece.samples, piece.values, piece.scales
-        hidden = along_channels[tap][:, samples].to(values.dtype)
-        mixed = (along_tokens[tap][:, samples] * gain[tap]).to(values.dtype)
+        hidden = torch.cat([one.channels[tap][:, samples] for one in along]).to(values.dtype)
         if scales is not None:
             hidden = hidden * scales
         for_channels[tap] += torch.mm(hidden.flatten(1), values.flatten(0, 1))
+        mixed = gain.new_empty(token_rows[-1].stop, *values.shape[::2])
+        for one, rows in zip(along, token_rows, strict=True):
+            torch.mul(one.tokens[tap][:, samples], gain[tap], out=mixed[rows])
+        mixed = mixed.to(values.dtype)
         product = torch.bmm(mixed.transpose(0, 1), values.transpose(1, 2))
         if scales is not None:
             product = product * scales[:, None]
-        for_tokens[tap] += product.sum(0)
-    if is_folded(residual):
-        for_channels = torch.addcmul(
-            along_channels.sum((2, 3))[..., None] * shift[:, None], for_channels, gain[:, None]
+        for rows in token_rows:
+            # Each by itself: how a sum is rounded depends on the columns beside it.
+            for_tokens[tap, rows] += product[:, rows].sum(0)
+    shares = zip(along, channel_rows, token_rows, strict=True)
+    return [
+        Along(
+            *_finished(
+                *(planes, residual, one.channels, one.tokens),
+                (for_channels[:, of_channels], for_tokens[:, of_tokens]),
+            )
         )
-        for_tokens += torch.bmm(along_tokens.sum(2), shift[..., None])
-    return for_channels, for_tokens
+        for one, of_channels, of_tokens in shares
+    ]
 
 
-def _along_channels(piece: Piece, weight: Float[Tensor, "r d"]) -> Float[Tensor, "r b l"]:
+def _finished(
+    planes: FoldedPlanes,
+    residual: Residual,
+    along_channels: Float[Tensor, "k r b l"],
+    along_tokens: Float[Tensor, "k ... b d"],
+    found: tuple[Float[Tensor, "k r d"], Float[Tensor, "k ... l"]],
+) -> tuple[Float[Tensor, "k r d"], Float[Tensor, "k ... l"]]:
+    """The gradients of :func:`down_gradients` from those of products with the bare values."""
+    gain, shift = _gain_and_shift(planes, residual)
+    for_channels, for_tokens = found
+    if not is_folded(residual):
+        return for_channels, for_tokens
+    constant = along_channels.sum((2, 3))[..., None] * shift[:, None]
+    for_channels = torch.addcmul(constant, for_channels, gain[:, None])
+    return for_channels, for_tokens + torch.bmm(along_tokens.sum(2), shift[..., None])
+
+
+def _times_channels(piece: Piece, weight: Float[Tensor, "... d"]) -> Float[Tensor, "... b l"]:
+    """A piece, down along its channels."""
     samples, tokens, _ = piece.values.shape
     # This way round, because the other one, tall and skinny, takes thrice the time.
     hidden = torch.mm(weight, piece.values.flatten(0, 1).t()).view(-1, samples, tokens)
     return hidden if piece.scales is None else hidden * piece.scales
 
 
-def _along_tokens(piece: Piece, rows: Float[Tensor, "... l"]) -> Float[Tensor, "... b d"]:
+def _times_tokens(piece: Piece, rows: Float[Tensor, "... l"]) -> Float[Tensor, "... b d"]:
+    """A piece, down along its tokens."""
     each = rows.expand(len(piece.values), -1, -1)
     if piece.scales is not None:
         each = each * piece.scales[:, None]
@@ -201,3 +300,35 @@ def _standardised(
     if planes.scales is not None:
         out.mul_(planes.scales[tap, samples, :, None])
     torch.addcmul(planes.shift[tap], out, planes.gain[tap], out=out)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Joint:
+    """All trials' weights as one matrix a tap, and which rows of it are whose."""
+
+    channels: Float[Tensor, "k ... d"]
+    tokens: list[Tensor]
+    offsets: list[Tensor]
+    channel_rows: list[slice]
+    token_rows: list[slice]
+
+
+def _joint(
+    weights: Sequence[Along], planes: FoldedPlanes, residual: Residual, pooling: Tensor
+) -> _Joint:
+    gain, shift = _gain_and_shift(planes, residual)
+    channels = torch.cat([one.channels for one in weights], 1)
+    tokens = [*torch.cat([one.tokens for one in weights], 1).unbind()]
+    base, factor = base_tap(residual, len(gain))
+    tokens[base] = torch.cat([tokens[base], pooling * factor])
+    return _Joint(
+        (channels * gain[:, None]).to(planes.compute),
+        tokens,
+        [each.sum(1)[:, None, None] * one for each, one in zip(tokens, shift, strict=True)],
+        _rows([one.channels.shape[1] for one in weights]),
+        _rows([one.tokens.shape[1] for one in weights]),
+    )
+
+
+def _rows(ranks: Sequence[int]) -> list[slice]:
+    return [slice(*bounds) for bounds in pairwise(accumulate(ranks, initial=0))]

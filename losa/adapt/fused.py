@@ -30,7 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from losa.adapt.folding import FoldedPlanes, Residual, down, down_gradients
+from losa.adapt.folding import Along, FoldedPlanes, Residual, down, down_gradients
 
 Mix = Callable[[int], None]
 Kept = tuple[Tensor | None, Tensor | None]
@@ -97,19 +97,24 @@ class _Pooled(torch.autograd.Function):
 def gradients(planes: FoldedPlanes, stream: Stream, gradient: Float[Tensor, "... b d"]) -> Weights:
     """Gradients of all weights from that of the pooled tokens; ``stream`` is the forward's."""
     stream.activate()
-    back = Backward(stream, gradient)
-    of_channels, of_tokens = down_gradients(
-        planes,
-        stream.form.residual,
-        _by_tap(back.h, stream.taps),
-        _by_tap(back.g[: len(stream.g)], stream.taps),
-    )
-    found = back.of_weights()
+    found, along = own_gradients(stream, gradient)
+    residual = stream.form.residual
+    of_channels, of_tokens = down_gradients(planes, residual, along.channels, along.tokens)
     return replace(
         found,
         channel_down=found.channel_down.add_(of_channels),
         token_down=found.token_down.add_(of_tokens),
     )
+
+
+def own_gradients(stream: Stream, gradient: Float[Tensor, "... b d"]) -> tuple[Weights, Along]:
+    """Gradients of all weights as far as they do not stem from the planes, and of the products.
+
+    From the latter, those of the planes' share of the down-projections are still to be had.
+    """
+    back = Backward(stream, gradient)
+    along = Along(_by_tap(back.h, stream.taps), _by_tap(back.g[: len(stream.g)], stream.taps))
+    return back.of_weights(), along
 
 
 def kept_units(form: Form, h: Tensor, g: Tensor) -> Kept:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import torch
 import torch.nn.functional as F  # noqa: N812 -- the name everybody reads
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64, Int32, Int64
 from torch import Tensor
 
 STEPS_PER_UNIT: Final = 256
@@ -20,13 +20,17 @@ LARGEST: Final = 16.0
 BINS: Final = round(2 * LARGEST * STEPS_PER_UNIT) + 1
 """Steps from -16 to 16, both included."""
 
+CLASSES_AT_A_TIME: Final = 64
+"""Classes whose counts are in double precision at once: 8 MB, and some times as much beside it."""
+
 
 @dataclass(frozen=True, slots=True)
 class LabelMetrics:
     """What a network scores on a split whose samples have any number of labels.
 
     ``mean_ap`` and ``macro_f1`` are means over the classes that have rows; F1 takes what has a
-    probability above one half. A row that could not be read has every label wrong, but in ``loss``.
+    probability above one half. A row that could not be read ranks below all others and has no label
+    guessed; ``loss`` leaves it out.
     """
 
     mean_ap: float
@@ -83,8 +87,8 @@ class LabelSums:
         self._guesses += is_guessed.sum(0)
         # NaN, which the loss tells of, has no step of its own: it counts as the lowest.
         near = (logits.nan_to_num(-LARGEST).clamp(-LARGEST, LARGEST) + LARGEST) * STEPS_PER_UNIT
-        # 1 the lowest: 0 is for what could not be read. NaN has no step; the loss tells of it.
-        self._count(near.nan_to_num(0.0).round().long() + 1, wanted)
+        # 1 the lowest: 0 is for what could not be read.
+        self._count(near.round().long() + 1, wanted)
         self._readable += len(labels)
 
     def add_skipped(self, labels: Int64[Tensor, "b"]) -> None:
@@ -95,14 +99,14 @@ class LabelSums:
 
     def metrics(self) -> LabelMetrics:
         """The metrics so far; a split without any positive scores zero."""
-        counts = self._counts.view(self._classes, 2, BINS + 1).cpu().double()
-        positives = counts[:, 1].sum(1)
+        counts = self._counts.view(self._classes, 2, BINS + 1).cpu()
+        positives = counts[:, 1].sum(1).double()
         hits, guesses = self._hits.cpu().double(), self._guesses.cpu().double()
         has_rows = positives > 0
         f1 = _share(2 * hits, guesses + positives)
         readable = self._readable
         return LabelMetrics(
-            mean_ap=_mean(average_precision(counts[has_rows])),
+            mean_ap=_mean(_average_precision(counts[has_rows])),
             macro_f1=_mean(f1[has_rows]),
             micro_f1=float(_share(2 * hits.sum(), (guesses + positives).sum())),
             loss=float(self._loss) / readable if readable else 0.0,
@@ -141,6 +145,14 @@ def average_precision(counts: Float64[Tensor, "y 2 ..."]) -> Float64[Tensor, "y"
     right = positives.cumsum(-1)
     precision = _share(right, right + negatives.cumsum(-1))
     return (precision * positives).sum(-1) / right[:, -1]
+
+
+def _average_precision(counts: Int32[Tensor, "y 2 ..."]) -> Float64[Tensor, "y"]:
+    """The same of exact counts, some classes at a time: in double precision they are large."""
+    starts = range(0, len(counts), CLASSES_AT_A_TIME)
+    parts = (counts[first : first + CLASSES_AT_A_TIME] for first in starts)
+    # An empty piece first: where no class has a row there would be nothing to join.
+    return torch.cat([torch.zeros(0).double(), *(average_precision(x.double()) for x in parts)])
 
 
 def _mean(values: Float64[Tensor, "..."]) -> float:

@@ -101,6 +101,12 @@ class Mixer(nn.Module):
         self.token = TokenMixing(tokens, ranks[1], norm=norm, dropout=dropout)
         self.order = order
 
+    def scale_start(self, factor: float) -> None:
+        """Multiply both down-projections, as they are at the start, by ``factor``."""
+        with torch.no_grad():
+            self.channel.down.mul_(factor)
+            self.token.down.mul_(factor)
+
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
         """Mix along both axes in the chosen order."""
         first: nn.Module = self.channel

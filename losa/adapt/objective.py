@@ -23,6 +23,7 @@ from losa.adapt.partition import Part
 from losa.adapt.source import FeatureSource
 from losa.adapt.task import Task, task_in
 from losa.config import AdaptConfig
+from losa.errors import InputError
 
 ClassWeights = Literal["none", "balanced", "effective"]
 
@@ -213,6 +214,9 @@ class NumbersObjective:
         scale: mean and deviation of each number over train.
         kind: huber or mse.
         device: where logits are.
+
+    Raises:
+        InputError: a number is too far from train's to be told in deviations.
     """
 
     def __init__(
@@ -226,7 +230,13 @@ class NumbersObjective:
     ) -> None:
         mean, std = torch.tensor(scale, dtype=torch.float64).T
         # Standardised in double precision: a mean far from zero would eat the digits.
-        self._table = ((table.double() - mean) / std).float().to(device)
+        relative = ((table.double() - mean) / std).float()
+        if len(far := torch.nonzero(~relative.isfinite())):
+            line, number = far[0].tolist()
+            what = f"{names[number]} is {float(table[line, number]):g} for a sample"
+            what += f", and {scale[number][0]:g} on average over train"
+            raise InputError("--targets", what, "mend that number, or leave its line out")
+        self._table = relative.to(device)
         self._names = tuple(names)
         self._scale = scale
         self._kind = kind

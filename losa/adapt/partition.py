@@ -81,7 +81,9 @@ def partition(store: FeatureSource, *, val_fraction: float, seed: int) -> Parts:
     return Parts(learn, choose, test)
 
 
-def _train_and_val(store: FeatureSource, val_fraction: float, seed: int) -> tuple[Part, Part | None]:
+def _train_and_val(
+    store: FeatureSource, val_fraction: float, seed: int
+) -> tuple[Part, Part | None]:
     train = store.split("train")
     if "val" in store.splits:
         if val_fraction == 0:

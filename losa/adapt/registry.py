@@ -23,7 +23,10 @@ class AdaptorFactory(Protocol):
         """Build an untrained adaptor from torch's global random numbers."""
 
 
-_OF_MIXERS: Final = ("rank", "token_rank", "order", "residual", "mixer_norm")
+_OF_MIXERS: Final = (
+    *("rank", "token_rank", "order", "residual"),
+    *("start", "share_mixers", "init_scale", "mixer_norm"),
+)
 
 ADAPTORS: Final[Mapping[str, AdaptorFactory]] = {
     "losa": LoSA,

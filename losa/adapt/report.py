@@ -40,8 +40,10 @@ class AdaptReport:
     version: int = REPORT_VERSION
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, ``version`` first."""
+        """Plain JSON values, ``version`` first; ``chosen_by`` only where it was not val."""
         values = asdict(self)
+        if self.chosen_by == "val":
+            del values["chosen_by"]
         return {"version": values.pop("version"), **values}
 
 

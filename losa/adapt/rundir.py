@@ -45,6 +45,9 @@ INDIFFERENT: Final = frozenset(
     }
 )
 
+ADDED: Final = ("data_seed", "start", "share_mixers", "init_scale")
+"""Fields that came after the first runs, whose defaults are what was done before."""
+
 
 def effective(config: AdaptConfig, taps: tuple[int, ...]) -> AdaptConfig:
     """The configuration as it acts: taps by number, what its adaptor ignores as by default."""
@@ -62,6 +65,10 @@ def comparable(config: AdaptConfig, store_id: str, targets: str = "") -> dict[st
     """What decides a run's result, as plain JSON values; store and targets count by identity."""
     without = INDIFFERENT.union(ignored(config))
     values = {k: v for k, v in config.model_dump(mode="json").items() if k not in without}
+    for name in ADDED:
+        # So that runs from before there was such a field are still the same runs.
+        if getattr(config, name) == AdaptConfig.model_fields[name].default:
+            values.pop(name, None)
     return {**values, "store_id": store_id, **({"targets": targets} if targets else {})}
 
 

@@ -7,7 +7,6 @@ ends with the same bits as one that was not, on the same class of machine.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,26 +15,25 @@ from typing import Final
 import torch
 
 from losa.adapt.adaptor import Adaptor, SideOptions
-from losa.adapt.checkpoint import AdaptorCard, save_weights
+from losa.adapt.checkpoint import AdaptorCard
+from losa.adapt.course import Course
 from losa.adapt.evaluate import score_part
 from losa.adapt.loader import FeatureLoader
 from losa.adapt.objective import Metrics, objective_of
 from losa.adapt.partition import Part, Parts, partition
 from losa.adapt.progress import Phase, Progress, ProgressEvent
-from losa.adapt.registry import build_adaptor, trainable_parameters
-from losa.adapt.report import AdaptReport, environment
+from losa.adapt.registry import build_adaptor
+from losa.adapt.report import AdaptReport
 from losa.adapt.resident import GivesBatches, batches_on
 from losa.adapt.ring import BatchSource, RingOptions
 from losa.adapt.rundir import RunDir, config_digest, default_out, effective, ignored
-from losa.adapt.snapshot import Snapshot, load_snapshot, save_snapshot
 from losa.adapt.source import FeatureSource
 from losa.adapt.targets import Kind
 from losa.adapt.task import targets_digest, task_in, task_scale, with_task
-from losa.adapt.trial import Position, Trial, diverged
-from losa.adapt.usage import Usage
+from losa.adapt.trial import Trial
 from losa.config import AdaptConfig
-from losa.device import Compute, resolve_compute
-from losa.errors import StoreError, UsageError
+from losa.device import resolve_compute
+from losa.errors import UsageError
 from losa.features import FeatureSpec, resolve_taps
 from losa.interrupt import StopRequest
 from losa.store.opening import open_source
@@ -89,10 +87,10 @@ def adapt_on(
     acting = effective(config, used_spec(store, config).taps)
     out = config.out or default_out(acting, store.store_id, targets_digest(store))
     config = config.model_copy(update={"out": out})
-    parts = partition(store, val_fraction=config.val_fraction, seed=config.seed)
-    if parts.val is None and config.patience is not None:
-        raise UsageError("--patience", "needs a val to watch", "leave it away, or --val-fraction 0")
+    parts = partition(store, val_fraction=config.val_fraction, seed=config.reading_seed)
+    check_patience(config, parts)
     card = card_of(store, acting, parts.train)
+    aim = objective_of(store, config, card.scale, compute.device, parts.train)
     _tell_ignored(config, card.task)
     options = RingOptions(config.batch_size, compute.device, config.read_threads, config.prefetch)
     devices = [compute.device] if compute.device.type == "cuda" else []
@@ -106,14 +104,23 @@ def adapt_on(
             every = [part for part in (parts.train, parts.val) if part is not None]
             given = batches(store, card.spec.taps, options, every, config.read)
             with given as ring, StopRequest() as stop:
-                aim = objective_of(store, config, card.scale, compute.device, parts.train)
-                feed = Feed(ring, parts, config.seed)
+                feed = Feed(ring, parts, config.reading_seed)
                 trial = Trial(adaptor, config, feed.train().steps, compute, objective=aim)
-                training = Training(config, run, feed, trial, compute)
+                training = Training(Course(run, trial, feed.train().samples), feed)
                 training.go(stop, progress)
                 report = training.report()
             run.finish(report)
     return report
+
+
+def check_patience(config: AdaptConfig, parts: Parts) -> None:
+    """Make sure that patience has something to watch.
+
+    Raises:
+        UsageError: there is no val.
+    """
+    if parts.val is None and config.patience is not None:
+        raise UsageError("--patience", "needs a val to watch", "leave it away, or hold a val out")
 
 
 def used_spec(store: FeatureSource, config: AdaptConfig) -> FeatureSpec:
@@ -137,19 +144,9 @@ def card_of(store: FeatureSource, config: AdaptConfig, train: Part | None = None
     calibration = store.calibration(spec.taps)
     found = calibration.quantiser
     quantiser = [] if found is None else found.tolist()
-    options = SideOptions(
-        rank=config.rank,
-        token_rank=config.token_rank,
-        order=config.order,
-        residual=config.residual,
-        mixer_norm=config.mixer_norm,
-        pool=config.pool,
-        dropout=config.dropout,
-        width=config.width,
-    )
     return AdaptorCard(
         adaptor=config.adaptor,
-        options=options,
+        options=options_of(config),
         spec=spec,
         classes=store.classes,
         store_id=store.store_id,
@@ -164,6 +161,23 @@ def card_of(store: FeatureSource, config: AdaptConfig, train: Part | None = None
         task="classes" if task is None else task.kind,
         targets=digest,
         scale=scale,
+    )
+
+
+def options_of(config: AdaptConfig) -> SideOptions:
+    """The switches of the adaptor of a configuration."""
+    return SideOptions(
+        rank=config.rank,
+        token_rank=config.token_rank,
+        order=config.order,
+        residual=config.residual,
+        start=config.start,
+        share_mixers=config.share_mixers,
+        init_scale=config.init_scale,
+        mixer_norm=config.mixer_norm,
+        pool=config.pool,
+        dropout=config.dropout,
+        width=config.width,
     )
 
 
@@ -207,18 +221,11 @@ class Feed:
 class Training:
     """One run from wherever it stands to its report: one trial, and the loop that feeds it."""
 
-    def __init__(
-        self, config: AdaptConfig, run: RunDir, feed: Feed, trial: Trial, compute: Compute
-    ) -> None:
-        self._config = config
-        self._run = run
+    def __init__(self, course: Course, feed: Feed) -> None:
+        self._course = course
+        self._trial = course.trial
         self._feed = feed
-        self._compute = compute
         self._loader = feed.train()
-        self._trial = trial
-        self._position = Position()
-        self._usage = Usage(compute.device)
-        self._saved_at = time.monotonic()
         self._stop = StopRequest()
         self._progress: Progress | None = None
 
@@ -228,105 +235,56 @@ class Training:
         A stop that is asked for is granted between two steps, after a snapshot.
         """
         self._stop, self._progress = stop, progress
-        self._resume()
-        while not self._is_over():
+        self._course.resume()
+        while not self._course.is_over:
             self._train_epoch()
             self._end_epoch()
 
     def report(self) -> AdaptReport:
         """Score the weights that val chose (or the last) on test, once, and sum up the run."""
-        best = self._trial.best
-        assert best is not None
-        self._trial.judged.load_state_dict(dict(best.weights))
-        metrics = {} if best.metrics is None else {"val": best.metrics.to_json()}
-        if self._feed.parts.test is not None:
-            metrics["test"] = self._score("test", self._feed.parts.test).to_json()
-        self._usage.sample()
-        return AdaptReport(
-            config=self._config.model_dump(mode="json"),
-            store_id=self._run.card.store_id,
-            metrics=metrics,
-            parameters={"trainable": trainable_parameters(self._trial.module)},
-            timing=self._usage.timing(self._position.epoch),
-            memory=self._usage.memory(),
-            environment=environment(self._compute),
-            chosen_by="nothing" if best.metrics is None else "val",
-        )
-
-    def _is_over(self) -> bool:
-        best, patience = self._trial.best, self._config.patience
-        if best is not None and patience is not None:
-            without = self._position.epoch - 1 - best.first_epoch
-            if without >= max(patience, 1):
-                return True
-        return self._position.epoch >= self._config.epochs
+        self._course.choose()
+        part = self._feed.parts.test
+        return self._course.report(None if part is None else self._score("test", part))
 
     def _train_epoch(self) -> None:
-        epoch = self._position.epoch
+        course = self._course
+        epoch = course.position.epoch
         mark = time.monotonic()
-        for batch in self._loader.epoch(epoch, self._position.step):
-            self._trial.step(self._loader.planes(batch), batch.labels, self._position)
-            self._position = Position(epoch, self._position.step + 1)
-            self._usage.samples += len(batch.rows)
-            self._usage.train_seconds += time.monotonic() - mark
+        for batch in self._loader.epoch(epoch, course.position.step):
+            self._trial.step(self._loader.planes(batch), batch.labels, course.position)
+            course.stepped(len(batch.rows), time.monotonic() - mark)
             self._between_steps()
             mark = time.monotonic()
-        self._check()
+        course.check()
 
     def _between_steps(self) -> None:
-        step = self._position.step
+        step = self._course.position.step
         if step % CHECK_STEPS == 0:
-            self._check()
-            self._usage.sample()
-        if time.monotonic() - self._saved_at >= self._config.checkpoint_seconds:
-            self._save()
+            self._course.check()
+            self._course.usage.sample()
+        self._course.save_if_due()
         self._tell("train", step, self._loader.steps)
 
     def _end_epoch(self) -> None:
-        epoch = self._position.epoch
         part = self._feed.parts.val
         val = None if part is None else self._score("val", part)
-        loss = self._trial.train_loss(self._batch_sizes())
-        if not (math.isfinite(loss) and (val is None or math.isfinite(val.loss))):
-            raise diverged(self._position, is_saved=self._run.last.exists())
-        is_best = self._trial.keep_if_best(epoch, val)
-        last_step = Position(epoch, self._loader.steps - 1)
-        self._run.append_metrics(
-            {
-                "epoch": epoch + 1,
-                "step": (epoch + 1) * self._loader.steps,
-                "lr": self._trial.lr(last_step),
-                "train_loss": loss,
-                "val": val and val.to_json(),
-                "is_best": is_best,
-            }
-        )
-        if is_best:
-            save_weights(self._run.best, self._trial.judged, self._run.card.metadata)
-        self._position = Position(epoch + 1, 0)
-        self._save()
+        loss = self._course.end_epoch(val)
         steps = self._loader.steps
         self._tell("val", steps, steps, train_loss=loss, **({} if val is None else val.shown()))
-
-    def _check(self) -> None:
-        self._trial.check(self._position, is_saved=self._run.last.exists())
-
-    def _batch_sizes(self) -> torch.Tensor:
-        samples, size = self._loader.samples, self._config.batch_size
-        return torch.tensor([min(size, samples - i) for i in range(0, samples, size)])
 
     def _score(self, phase: Phase, part: Part) -> Metrics:
         loader = self._feed.in_order(part)
         sums = self._trial.objective.sums()
-        for step in score_part(self._trial.judged, loader, part, self._compute, sums):
+        for step in score_part(self._trial.judged, loader, part, self._trial.compute, sums):
             self._tell(phase, step, loader.steps)
         return sums.metrics()
 
     def _tell(self, phase: Phase, step: int, steps: int, **metrics: float) -> None:
         """Report progress; both it and a signal may ask to stop, and nothing done is lost."""
         # At step 0 the event is about the epoch that has just ended.
-        epoch = self._position.epoch - (self._position.step == 0)
-        event = ProgressEvent(phase, epoch, self._config.epochs, step, steps, metrics)
+        position = self._course.position
+        epoch = position.epoch - (position.step == 0)
+        event = ProgressEvent(phase, epoch, self._trial.config.epochs, step, steps, metrics)
         if self._stop.is_set:
             self._save_before_leaving(phase)
             self._stop.leave()
@@ -341,47 +299,4 @@ class Training:
     def _save_before_leaving(self, phase: Phase) -> None:
         # While testing, the module holds the best weights, and the last ones are saved.
         if phase != "test":
-            self._save()
-
-    def _save(self) -> None:
-        # Never over the last finite state.
-        self._check()
-        self._usage.sample()
-        found = self._trial.snapshot(self._position)
-        state = {
-            **found.state,
-            "metrics_bytes": self._run.metrics_bytes(),
-            "usage": self._usage.to_json(),
-        }
-        save_snapshot(self._run.last, Snapshot(found.tensors, state), self._run.card.digest)
-        self._saved_at = time.monotonic()
-
-    def _resume(self) -> None:
-        """Make memory and files what they were when the last snapshot was written."""
-        snapshot = load_snapshot(self._run.last, self._run.card.digest)
-        if snapshot is not None:
-            try:
-                self._position = self._trial.restore(snapshot)
-                self._run.rewind_metrics(snapshot.state["metrics_bytes"])
-                self._usage = Usage(self._compute.device, snapshot.state["usage"])
-            except (KeyError, TypeError, ValueError, RuntimeError) as error:
-                reason = str(error).splitlines()[0]
-                raise StoreError(
-                    self._run.last, f"is damaged: {reason}", "train again with --overwrite"
-                ) from None
-            log.info("resuming at epoch %d, step %d", self._position.epoch + 1, self._position.step)
-        else:
-            self._run.rewind_metrics(0)
-        self._rewrite_best()
-
-    def _rewrite_best(self) -> None:
-        """A kill between two files may have left better weights than the snapshot knows of."""
-        best = self._trial.best
-        if best is None:
-            self._run.best.unlink(missing_ok=True)
-            return
-        module = self._trial.judged
-        now = {name: value.clone() for name, value in module.state_dict().items()}
-        module.load_state_dict(dict(best.weights))
-        save_weights(self._run.best, module, self._run.card.metadata)
-        module.load_state_dict(now)
+            self._course.save()

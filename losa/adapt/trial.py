@@ -93,9 +93,9 @@ class Trial:
         )
         self.best: Best | None = None
         self._average = WeightAverage(self.module, config.ema) if config.ema is not None else None
-        self._config = config
+        self.config = config
         self._steps = steps
-        self._compute = compute
+        self.compute = compute
         self._optimiser = optim.build_optimiser(
             self.module,
             lr=config.lr,
@@ -119,9 +119,9 @@ class Trial:
         """Learning rate of a step."""
         return optim.cosine_lr(
             position.epoch * self._steps + position.step,
-            lr=self._config.lr,
-            warmup_steps=round(self._config.warmup_epochs * self._steps),
-            steps=self._config.epochs * self._steps,
+            lr=self.config.lr,
+            warmup_steps=round(self.config.warmup_epochs * self._steps),
+            steps=self.config.epochs * self._steps,
         )
 
     def step(
@@ -131,22 +131,33 @@ class Trial:
         position: Position,
     ) -> None:
         """Learn from one batch. The loss stays on the device; see :meth:`check`."""
-        seed = step_seed(self._config.seed, position)
-        seed_generators(seed, self._compute.device)
-        optim.set_lr(self._optimiser, self.lr(position))
+        seed = self.seed(position)
+        seed_generators(seed, self.compute.device)
         self.module.train()
-        loss = self._loss(planes, labels, seed)
+        self.finish(self.backward(self._loss(planes, labels, seed)), position)
+
+    def seed(self, position: Position) -> int:
+        """Seed of all random numbers of a step."""
+        return step_seed(self.config.seed, position)
+
+    def backward(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
+        """Gradients of a loss instead of those there were; returns the loss."""
         self._optimiser.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch's stubs
+        return loss.detach()
+
+    def finish(self, loss: Float[Tensor, ""], position: Position) -> None:
+        """Take the step whose gradients are there, and note its loss."""
+        optim.set_lr(self._optimiser, self.lr(position))
         self._scaler.unscale_(self._optimiser)
-        norm = nn.utils.clip_grad_norm_(self._parameters, self._config.clip)
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.config.clip)
         if self._is_scaled:
             self._skipped = (self._skipped + 1) * ~norm.isfinite()
         self._scaler.step(self._optimiser)
         self._scaler.update()
         if self._average:
             self._average.follow(position.epoch * self._steps + position.step)
-        self._losses[position.step] = loss.detach()
+        self._losses[position.step] = loss
 
     def train_loss(self, batch_sizes: Int64[Tensor, "..."]) -> float:
         """Mean loss a sample of an epoch whose batches had these sizes.
@@ -234,7 +245,7 @@ class Trial:
         if state["best"] is not None:
             values = state["best"]["metrics"]
             metrics = None if values is None else self.objective.metrics_of(values)
-            device = self._compute.device
+            device = self.compute.device
             weights = {name: value.to(device) for name, value in snapshot.group("best").items()}
             epochs = state["best"]["epoch"], state["best"]["first_epoch"]
             self.best = Best(epochs[0], metrics, weights, epochs[1])
@@ -247,13 +258,13 @@ class Trial:
         seed: int,
     ) -> Float[Tensor, ""]:
         mixing = None
-        if self._config.mixup:
-            share, partner = _mixing(self._config.mixup, len(labels), seed)
+        if self.config.mixup:
+            share, partner = _mixing(self.config.mixup, len(labels), seed)
             mixing = Mixing(share, moved(partner, labels.device))
             if isinstance(planes, EncodedPlanes):
                 planes = planes.decoded()
             planes = torch.lerp(planes[:, mixing.others], planes, share)
-        with self._compute.autocast():
+        with self.compute.autocast():
             logits = self.module(planes)
         return self.objective.loss(logits.float(), labels, mixing)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ from typing import Any
 import torch
 
 STATUS = Path("/proc/self/status")
+
+Clock = Callable[[], float]
+"""Seconds since some moment; those of a cohort's clock are shared out among its trials."""
 
 
 def anonymous_bytes() -> int | None:
@@ -28,11 +31,18 @@ def anonymous_bytes() -> int | None:
 class Usage:
     """A clock and two gauges; :meth:`sample` is called now and then, never within a step."""
 
-    def __init__(self, device: torch.device, before: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        before: Mapping[str, Any] | None = None,
+        *,
+        clock: Clock = time.monotonic,
+    ) -> None:
         before = before or {}
         self._device = device
         self._seconds: float = before.get("seconds", 0.0)
-        self._since = time.monotonic()
+        self._clock = clock
+        self._since = clock()
         self.train_seconds: float = before.get("train_seconds", 0.0)
         self.samples: int = before.get("samples", 0)
         self._peak_bytes: int | None = before.get("peak_bytes")
@@ -41,7 +51,7 @@ class Usage:
     @property
     def seconds(self) -> float:
         """Wall time of the whole run: reading, training, validation, checkpoints."""
-        return self._seconds + time.monotonic() - self._since
+        return self._seconds + self._clock() - self._since
 
     def sample(self) -> None:
         """Look at the memory now; peaks are the highest seen, not the highest there was."""

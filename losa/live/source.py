@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -165,6 +166,8 @@ class LiveSource:
         self._arrays = statistics.arrays(wanted.spec.dtype)
         self.plan: Plan = calibrated(wanted, statistics)
         self._splits = {name: LiveSplit(self, name, status) for name, status in statuses.items()}
+        unread = {name: np.flatnonzero(status != READABLE) for name, status in statuses.items()}
+        self._unread = {name: found.tolist() for name, found in unread.items() if len(found)}
 
     @property
     def spec(self) -> FeatureSpec:
@@ -173,9 +176,13 @@ class LiveSource:
 
     @property
     def store_id(self) -> str:
-        """Identity of what is computed: that of the store's plan, marked as live."""
-        numerics = self.plan.numerics
-        live = {"plan": self.plan.digest, "autocast": numerics.autocast}
+        """Identity of what is computed: that of the store's plan, marked as live.
+
+        With samples that cannot be read: a training does not go on where others can be.
+        """
+        live: dict[str, Any] = {"plan": self.plan.digest, "autocast": self.plan.numerics.autocast}
+        if self._unread:
+            live["unread"] = self._unread
         return sha256(canonical_json({"live": live}))
 
     @property

@@ -72,7 +72,7 @@ def extraction_of(config: AdaptConfig) -> ExtractConfig:
     assert isinstance(config.live, LiveConfig)
     return ExtractConfig(
         **config.live.model_dump(),
-        seed=config.seed,
+        seed=config.reading_seed,
         device=config.device,
         amp_dtype=config.amp_dtype,
         batch_size=config.batch_size,

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import get_args
+from dataclasses import replace
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from losa.adapt.adaptor import LoSA, SideOptions
+from losa.adapt.adaptor import LoSA, SideOptions, Start
 from losa.adapt.baselines import Linear
 from losa.adapt.folding import Residual
 from losa.adapt.mixer import Mixer, Order
 from losa.errors import MismatchError, UsageError
 from losa.features import FeatureSpec, TokenGrid
+from losa.precision import EncodedPlanes
 from tests.oracles import side_network as oracle
 
 SPEC = FeatureSpec("tiny", (1, 3, 5), TokenGrid(2, 3, prefix=1), 12)
@@ -42,7 +44,7 @@ def by_oracle(adaptor: LoSA, stacked: torch.Tensor) -> np.ndarray:
             state[f"mixers.{i}.token.down"],
             state[f"mixers.{i}.token.up"],
         )
-        for i in range(K)
+        for i in ([0] * K if adaptor.options.share_mixers else range(K))
     ]
     head = tuple(state[f"head.{name}"] for name in ("norm.weight", "norm.bias"))
     linear = tuple(state[f"head.linear.{name}"] for name in ("weight", "bias"))
@@ -50,7 +52,9 @@ def by_oracle(adaptor: LoSA, stacked: torch.Tensor) -> np.ndarray:
     b = oracle.standardise(
         stacked.double().numpy(), state["standardise.mean"], state["standardise.std"]
     )
-    seen = oracle.side_network(b, mixers, options.residual, options.order, options.mixer_norm)
+    seen = oracle.side_network(
+        b, mixers, options.residual, options.order, options.mixer_norm, options.start
+    )
     pooled = oracle.pool(seen, adaptor.pool.name, SPEC.grid.prefix)
     return oracle.head(pooled, (head[0], head[1], linear[0], linear[1]))
 
@@ -67,6 +71,61 @@ def test_logits_agree_with_the_equations(residual: Residual, order: Order, norm:
     with torch.no_grad():
         found = adaptor(planes()).double().numpy()
     np.testing.assert_allclose(found / scale, expected / scale, atol=1e-5)
+
+
+@pytest.mark.parametrize("start", get_args(Start))
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("residual", get_args(Residual))
+def test_logits_agree_with_the_equations_from_either_start(
+    residual: Residual, share: bool, start: Start
+) -> None:
+    options = SideOptions(residual=residual, share_mixers=share, start=start)
+    adaptor = trained(LoSA(SPEC, 4, 5, options=options))
+    expected = by_oracle(adaptor, planes())
+    scale = max(1.0, float(np.abs(expected).max()))
+    for forward in (adaptor, adaptor.plain):
+        with torch.no_grad():
+            found = forward(planes()).double().numpy()
+        np.testing.assert_allclose(found / scale, expected / scale, atol=1e-5)
+
+
+def test_a_shared_mixer_has_the_parameters_of_one_and_the_gradients_of_all_taps() -> None:
+    adaptor = trained(LoSA(SPEC, options=SideOptions(rank=4, share_mixers=True)))
+    apart = LoSA(SPEC, options=SideOptions(rank=4))
+    apart.load_state_dict(
+        {
+            name: adaptor.state_dict()[name if "mixers" not in name else f"mixers.0{name[8:]}"]
+            for name in apart.state_dict()
+        }
+    )
+    for network in (adaptor, apart):
+        torch.autograd.backward(network(planes()).square().sum())
+    (shared,) = adaptor.mixers
+    for name, weight in shared.named_parameters():
+        single = [mixer.get_parameter(name).grad for mixer in apart.mixers]
+        expected = torch.stack([grad for grad in single if grad is not None]).sum(0)
+        torch.testing.assert_close(weight.grad, expected, rtol=1e-4, atol=1e-4)
+    assert sum(weight.numel() for weight in shared.parameters()) == 2 * D * 4 + 2 * L * 4
+
+
+def test_the_scale_of_the_start_is_that_of_all_down_projections() -> None:
+    states = []
+    for scale in (1.0, 0.25):
+        torch.manual_seed(4)
+        states.append(LoSA(SPEC, options=SideOptions(init_scale=scale)).state_dict())
+    for name, value in states[0].items():
+        factor = 0.25 if name.endswith(".down") else 1.0
+        assert torch.equal(states[1][name], value * factor), name
+
+
+@pytest.mark.parametrize("options", [{"share_mixers": True}, {"start": "first"}])
+def test_a_network_whose_products_cannot_be_taken_elsewhere_says_so(
+    options: dict[str, Any],
+) -> None:
+    encoded = EncodedPlanes(planes(), "float32", (0,) * K)
+    with pytest.raises(UsageError, match="is not trained among other trials"):
+        LoSA(SPEC, options=replace(SideOptions(), **options)).folded(encoded)
+    LoSA(SPEC, options=SideOptions(residual="stream", start="first")).folded(encoded)
 
 
 def test_a_new_network_is_a_linear_probe_of_the_last_tap() -> None:
@@ -141,6 +200,8 @@ def test_planes_of_another_spec_are_refused() -> None:
         ("--dropout", {"dropout": 1.0}),
         ("--order", {"order": "sideways"}),
         ("--residual", {"residual": "none"}),
+        ("--start", {"start": "last"}),
+        ("--init-scale", {"init_scale": 0.0}),
         ("--pool", {"pool": "max"}),
     ],
 )

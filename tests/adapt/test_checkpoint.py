@@ -184,6 +184,15 @@ def test_a_dropout_given_as_an_integer_keeps_its_digest(tmp_path: Path) -> None:
     assert dataclasses.replace(CARD, options=unchecked).digest == load_card(tmp_path).digest
 
 
+def test_switches_that_came_later_stand_in_a_card_only_where_they_are_used() -> None:
+    later = {"start", "share_mixers", "init_scale"}
+    assert not later & CARD.to_json()["options"].keys()
+    options = dataclasses.replace(CARD.options, start="first", share_mixers=True, init_scale=0.5)
+    card = dataclasses.replace(CARD, options=options)
+    assert later < card.to_json()["options"].keys()
+    assert AdaptorCard.from_json(card.to_json()) == card
+
+
 def changed(**values: object) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda card: {**card, **values}
 

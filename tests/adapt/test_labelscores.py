@@ -100,14 +100,16 @@ def test_padding_is_no_label() -> None:
     assert found.tolist() == [[0.0, 0.0], [1.0, 1.0]]
 
 
-def test_a_network_that_has_left_the_numbers_is_told_by_its_loss() -> None:
-    sums = LabelSums(torch.tensor([[0], [1]]), 2)
-    sums.add(torch.tensor([[float("nan"), 1.0]]), torch.tensor([0]))
-    assert np.isnan(sums.metrics().loss)
-
-
 def test_logits_that_are_no_numbers_are_told_by_the_loss_and_break_nothing() -> None:
     truth = np.array([[True, False], [False, True]])
     found = scored(np.array([[np.nan, -np.inf], [np.inf, 2.0]]), truth)
     assert not math.isfinite(found.loss)
     assert found.mean_ap == (0.5 + 1.0) / 2
+
+
+def test_more_classes_than_are_summed_up_at_once_are_all_in_the_mean() -> None:
+    random = np.random.default_rng(3)
+    logits, truth = random.standard_normal((12, 70)), random.random((12, 70)) < 0.4
+    alone = [scored(logits[:, [y]], truth[:, [y]]).mean_ap for y in range(70) if truth[:, y].any()]
+    assert len(alone) > 64
+    assert scored(logits, truth).mean_ap == pytest.approx(np.mean(alone))

@@ -16,6 +16,7 @@ from tests.adapt.memory_store import separable_store
 
 def test_a_store_with_all_splits_is_taken_as_it_is() -> None:
     parts = partition(separable_store(), val_fraction=0.1, seed=0)
+    assert parts.val is not None
     assert parts.test is not None
     assert [len(p.rows) for p in (parts.train, parts.val, parts.test)] == [90, 30, 30]
 
@@ -27,6 +28,7 @@ def test_without_val_a_stratified_share_of_train_is_held_out_and_said_in_one_lin
     with caplog.at_level(logging.INFO):
         parts = partition(store, val_fraction=0.25, seed=3)
     assert parts.test is None
+    assert parts.val is not None
     assert sorted([*parts.train.rows, *parts.val.rows]) == list(range(80))
     assert np.bincount(store.split("train").labels[parts.val.rows]).tolist() == [5] * 4
     assert len(caplog.records) == 1
@@ -53,6 +55,7 @@ def test_skipped_rows_do_not_train_but_stay_listed() -> None:
     store.split("val").status[[0, 9]] = 3
     parts = partition(store, val_fraction=0.1, seed=0)
     assert 4 not in parts.train.rows
+    assert parts.val is not None
     assert parts.val.skipped.tolist() == [0, 9]
     assert parts.val.skipped_labels.tolist() == [0, 1]
 
@@ -64,6 +67,7 @@ def test_a_class_without_train_samples_is_named_and_still_evaluated(
     store.split("train").labels[store.split("train").labels == 2] = 1
     parts = partition(store, val_fraction=0.1, seed=0)
     assert "split val) holds 1 classes that train lacks (class2)" in caplog.text
+    assert parts.val is not None
     assert (store.split("val").labels[parts.val.rows] == 2).any()
 
 
@@ -116,6 +120,7 @@ def test_of_samples_that_are_held_out_train_has_no_view_and_val_has_the_clean_on
     store = separable_store({"train": 80, "test": 8}, views=4)
     split = store.split("train")
     parts = partition(store, val_fraction=0.25, seed=3)
+    assert parts.val is not None
     learnt, held = (set(split.source_index[p.rows]) for p in (parts.train, parts.val))
     assert not learnt & held
     assert (len(learnt), len(held)) == (60, 20)
@@ -135,6 +140,7 @@ def test_the_same_samples_are_held_out_whatever_the_number_of_views() -> None:
         split.source_index, split.views = places.source_index, places.view.astype(np.uint8)
         split.labels = (places.source_index * 7 % 4).astype(np.int32)
         parts = partition(store, val_fraction=0.2, seed=1)
+        assert parts.val is not None
         held.append(sorted(split.source_index[parts.val.rows].tolist()))
     assert held[0] == held[1]
     assert len(held[0]) == 12
@@ -144,6 +150,7 @@ def test_all_views_of_train_learn_where_there_is_a_val() -> None:
     store = separable_store(views=3)
     store.split("train").status[4] = 2
     parts = partition(store, val_fraction=0.1, seed=0)
+    assert parts.val is not None
     assert (len(parts.train.rows), len(parts.val.rows)) == (269, 30)
 
 

@@ -63,14 +63,16 @@ def test_trainable_parameters_leave_out_frozen_weights_and_statistics() -> None:
 def test_an_option_changes_an_adaptor_exactly_where_it_is_not_named_as_unused(name: str) -> None:
     changes: dict[str, Any] = {
         "rank": 3, "token_rank": 2, "order": "token-channel", "residual": "sum",
-        "mixer_norm": True, "pool": "cls", "dropout": 0.5, "width": 6,
+        "start": "first", "share_mixers": True, "mixer_norm": True, "pool": "cls", "dropout": 0.5,
+        "width": 6,
     }  # fmt: skip
     planes = torch.randn(2, 4, 5, 8)
     before = trained_logits(name, SideOptions(), planes)
     for option, value in changes.items():
         after = trained_logits(name, replace(SideOptions(), **{option: value}), planes)
         assert torch.equal(after, before) is (option in UNUSED_OPTIONS[name]), option
-    assert set(changes) == {field.name for field in fields(SideOptions)}
+    # The start alone, which the weights above have left: tests/adapt/test_adaptor.py.
+    assert {*changes, "init_scale"} == {field.name for field in fields(SideOptions)}
 
 
 def trained_logits(name: str, options: SideOptions, planes: torch.Tensor) -> torch.Tensor:

@@ -34,7 +34,8 @@ def test_only_what_changes_results_is_compared(tmp_path: Path) -> None:
         "standardise": "raw", "dropout": 0.1, "lr": 1.0, "weight_decay": 0.5, "batch_size": 3,
         "warmup_epochs": 1.0, "label_smoothing": 0.3, "clip": 9.0, "mixup": 0.1, "patience": 3,
         "val_fraction": 0.5, "ema": 0.9, "head_lr": 0.5, "head_weight_decay": 0.5,
-        "class_weights": "balanced", "regression_loss": "mse",
+        "class_weights": "balanced", "regression_loss": "mse", "start": "first",
+        "share_mixers": True, "init_scale": 0.5, "data_seed": 7,
     }  # fmt: skip
     assert set(other) | INDIFFERENT | {"amp_dtype", "width"} == set(AdaptConfig.model_fields)
     for name, value in other.items():
@@ -141,13 +142,15 @@ def test_options_of_the_mixers_are_no_part_of_a_run_without_mixers(
     assert "no effect" not in caplog.text
     ignored: dict[str, Any] = {
         "rank": 3, "token_rank": 2, "order": "token-channel", "residual": "sum",
-        "mixer_norm": True, "dropout": 0.5,
+        "start": "first", "share_mixers": True, "init_scale": 0.5, "mixer_norm": True,
+        "dropout": 0.5,
     }  # fmt: skip
     seen: list[ProgressEvent] = []
     config = short(tmp_path, adaptor=adaptor, **ignored)
     adapt_on(STORE, config, progress=seen.append)
     assert not seen
-    names = "--rank, --token-rank, --order, --residual, --mixer-norm, --dropout"
+    mixers = "--start, --share-mixers, --init-scale, --mixer-norm"
+    names = f"--rank, --token-rank, --order, --residual, {mixers}, --dropout"
     assert f"{names} has no effect on {adaptor}" in caplog.text
     with pytest.raises(MismatchError, match="pool"):
         adapt_on(STORE, short(tmp_path, adaptor=adaptor, pool="mean"))

@@ -184,7 +184,7 @@ def test_a_death_between_two_files_of_an_epochs_end_is_mended(
     config = config_for(tmp_path / "halved")
     for name in ("save_weights", "save_snapshot"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"losa.adapt.train.{name}", _raise_crash)
+            patch.setattr(f"losa.adapt.course.{name}", _raise_crash)
             with pytest.raises(CrashError):
                 adapt_on(store, config)
     adapt_on(store, config)
@@ -270,7 +270,7 @@ def test_patience_counts_the_epochs_without_a_better_top1(
 
     def score(training: Training, phase: str, _: object) -> SplitMetrics:
         # A tie has weights to keep, but is no improvement that patience would count.
-        epoch = min(training._position.epoch, len(top1) - 1)
+        epoch = min(training._course.position.epoch, len(top1) - 1)
         return SplitMetrics(top1[epoch], 1.0, 1.0, 1.0 / (epoch + 1), 1.0, 30, 0)
 
     monkeypatch.setattr(Training, "_score", score)

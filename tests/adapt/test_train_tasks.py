@@ -15,11 +15,12 @@ import safetensors.torch
 import torch
 
 from losa.adapt.checkpoint import load_adaptor
-from losa.adapt.evaluate import logits_of_rows
+from losa.adapt.evaluate import evaluate, logits_of_rows
 from losa.adapt.progress import ProgressEvent
+from losa.adapt.report import read_report
 from losa.adapt.train import adapt_on
 from losa.config import AdaptConfig
-from losa.errors import InputError, MismatchError
+from losa.errors import InputError, MismatchError, UsageError
 from tests.adapt.memory_store import (
     MemoryStore,
     numbers_csv,
@@ -33,6 +34,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "ema": {"ema": 0.9},
     "balanced": {"class_weights": "balanced", "mixup": 0.3},
     "head": {"head_lr": 0.003, "head_weight_decay": 0.3, "dropout": 0.1},
+    "no-val": {"val_fraction": 0.0, "ema": 0.9},
     "half": {"ema": 0.99, "amp_dtype": "bfloat16", "class_weights": "effective"},
     "labels": {"class_weights": "balanced", "ema": 0.9},
     "labels-mixed": {"mixup": 0.4, "patience": 2},
@@ -49,6 +51,8 @@ def config_for(out: Path, **changes: Any) -> AdaptConfig:
 def store_of(name: str, root: Path) -> tuple[MemoryStore, dict[str, Any]]:
     """A store for a line of SWITCHES, and its targets."""
     store = separable_store()
+    if name == "no-val":
+        return separable_store({"train": 90, "test": 30}), {}
     if name.startswith("labels"):
         return with_several_labels(store), {}
     if name.startswith("numbers"):
@@ -148,6 +152,72 @@ def test_numbers_are_learned_in_their_own_units(tmp_path: Path) -> None:
     assert report.metrics["val"]["loss"] == min(line["val"]["loss"] for line in lines)
 
 
+@pytest.mark.parametrize("patience", [1, 2])
+def test_patience_with_numbers_counts_the_epochs_without_a_lower_loss(
+    tmp_path: Path, patience: int
+) -> None:
+    store = separable_store(noise=4.0)
+    targets = numbers_csv(store, tmp_path / "t.csv")
+    # The rate is too high for a loss that falls in every epoch.
+    changes = {"epochs": 12, "targets": targets, "lr": 0.1, "patience": None}
+    adapt_on(store, config_for(tmp_path / "all", **changes))
+    every = (tmp_path / "all" / "metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["val"]["loss"] for line in every]
+    stops = [e for e in range(12) if e - int(np.argmin(losses[: e + 1])) == patience]
+    assert stops
+    assert 0 < stops[0] < 11
+    report = adapt_on(store, config_for(tmp_path / "some", **{**changes, "patience": patience}))
+    assert (tmp_path / "some" / "metrics.jsonl").read_text().splitlines() == every[: stops[0] + 1]
+    assert report.metrics["val"]["loss"] == min(losses[: stops[0] + 1])
+
+
+def test_without_val_the_last_weights_are_scored_and_nothing_is_said_to_have_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = separable_store({"train": 80, "test": 30}, noise=4.0)
+    report = adapt_on(store, config_for(tmp_path, val_fraction=0.0))
+    assert report.chosen_by == "nothing"
+    assert read_report(tmp_path / "report.json") == report
+    assert report.to_json()["chosen_by"] == "nothing"
+    assert report.metrics.keys() == {"test"}
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["val"] for line in lines] == [None] * EPOCHS
+    assert [line["step"] for line in lines] == [5, 10, 15]
+    (best, _), (last, _) = (load_adaptor(tmp_path, which=name) for name in ("best", "last"))
+    logits = [logits_of_rows(one, store, "test", np.arange(30)) for one in (best, last)]
+    assert torch.equal(logits[0], logits[1])
+    right = logits[1].argmax(1).numpy() == store.split("test").labels
+    assert report.metrics["test"]["top1"] == right.mean()
+    monkeypatch.setattr("losa.adapt.evaluate.open_source", lambda *_, **__: store)
+    assert evaluate(tmp_path, split="train", device="cpu")["rows"] == 80
+    store.members["val"] = store.members["test"]
+    assert evaluate(tmp_path, split="val", device="cpu")["rows"] == 30
+
+
+def test_with_val_the_report_says_that_it_chose(tmp_path: Path) -> None:
+    assert adapt_on(separable_store(), config_for(tmp_path, epochs=1)).chosen_by == "val"
+
+
+def test_patience_needs_a_val_to_watch(tmp_path: Path) -> None:
+    config = config_for(tmp_path / "run", val_fraction=0.0, patience=2)
+    with pytest.raises(UsageError, match="--patience: needs a val"):
+        adapt_on(separable_store({"train": 80}), config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_number_beyond_all_measure_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
+    # Its error would be infinite, which a report cannot hold.
+    store = separable_store()
+    file = numbers_csv(store, tmp_path / "t.csv")
+    lines = file.read_text().splitlines()
+    place = next(i for i, line in enumerate(lines) if line.startswith("test/"))
+    lines[place] = f"{lines[place].split(',')[0]},1e60,1"
+    file.write_text("\n".join(lines))
+    with pytest.raises(InputError, match=r"age is 1e\+60 for a sample"):
+        adapt_on(store, config_for(tmp_path / "run", targets=file, epochs=1))
+    assert not (tmp_path / "run").exists()
+
+
 def test_two_tasks_share_a_store_and_each_has_its_own_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +255,9 @@ def test_kept_and_reported_weights_are_the_averaged_ones(tmp_path: Path) -> None
     last = safetensors.torch.load((tmp_path / "last.safetensors").read_bytes())
     assert not torch.equal(last["ema/head.linear.weight"], last["weights/head.linear.weight"])
     adaptor, _ = load_adaptor(tmp_path)
+    averaged, _ = load_adaptor(tmp_path, which="last")
+    kept = averaged.get_parameter("head.linear.weight")
+    assert torch.equal(kept, last["ema/head.linear.weight"])
     val = store.split("val")
     logits = logits_of_rows(adaptor, store, "val", np.arange(val.rows))
     assert (logits.argmax(1).numpy() == val.labels).mean() == report.metrics["val"]["top1"]

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import int8, record, tasks
+from benchmarks import int8, record, suite, tasks
 from losa.extract.run import extract
 from losa.features import StoreDtype
 from tests.extract.picture_folder import picture_folder, tiny_config
 
 
-def result(dtype: str, *tests: float) -> tasks.Result:
+def result(dtype: str, *tests: float) -> suite.Result:
     mean = sum(tests) / len(tests)
-    return tasks.Result(dtype, "losa", mean, None, 0.5, 1, 1.0, 1, 1e-3, 0.0, tests)
+    return suite.Result(dtype, "losa", mean, None, 0.5, 1, 1.0, 1, 1e-3, 0.0, tests)
 
 
 NOISE = [int8.Noise(2, 41.0, 37.0, 30.0), int8.Noise(5, 45.0, 36.5, 35.0)]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import online, tasks
+from benchmarks.onlinenets import METHODS
 from benchmarks.onlinetrain import Recipe
 from losa.errors import MismatchError
 from tests.benchmarks.conftest import Published
@@ -87,13 +89,38 @@ def test_results_name_the_commits_of_their_trainings(
     assert measured(2).commits == ("first", "second", "unknown")
 
 
-def test_a_record_of_another_backbone_is_refused(
-    bench: online.Bench, measured: Measured, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("changed", ["weights", "weight decay", "rank", "batch"])
+def test_what_a_result_depends_on_is_part_of_the_name_of_its_record(
+    bench: online.Bench, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
-    measured(1)
-    monkeypatch.setitem(bench.identity, "weights", "other")
+    recipe = Recipe("lora", 0.1, seed=0, epochs=5)
+    bench.trained(recipe)
+    if changed == "weights":
+        monkeypatch.setitem(bench.identity, "weights", "other")
+    if changed == "weight decay":
+        method = replace(METHODS["lora"], weight_decay=0.5)
+        monkeypatch.setattr(online, "METHODS", {"lora": method})
+    if changed == "rank":
+        monkeypatch.setattr(online, "LORA_RANK", 4)
+    if changed == "batch":
+        recipe = replace(recipe, batch_size=7)
+    bench.trained(recipe)
+    records = [json.loads(path.read_text()) for path in bench.runs.rglob("*.json")]
+    assert len(records) == 2
+    assert records[0]["settings"] != records[1]["settings"]
+
+
+def test_a_record_that_is_not_what_its_name_says_is_refused(bench: online.Bench) -> None:
+    recipe = Recipe("lora", 0.1, seed=0, epochs=5)
+    bench.trained(recipe)
+    (path,) = bench.runs.rglob("*.json")
+    path.write_text(path.read_text().replace('"seed":0', '"seed":1'))
     with pytest.raises(MismatchError, match="is the record of another training"):
-        measured(1)
+        bench.trained(recipe)
+
+
+def test_all_tasks_of_the_suite_are_asked_by_default() -> None:
+    assert online._options([]).tasks.split(",") == list(tasks.DATA)
 
 
 def test_a_training_that_diverged_is_chosen_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +149,10 @@ def test_a_command_trains_on_real_pixels_and_its_second_call_only_reads(
     first = published("online")["results"]
     assert [row["method"] for row in first] == ["bitfit", "vpt"]
     records = sorted(path.name for path in (tmp_path / "runs").rglob("*.json"))
-    assert records == ["bitfit-lr0.001-seed0.json", "vpt-lr0.001-seed0.json"]
+    assert [name.rpartition("-")[0] for name in records] == [
+        "bitfit-lr0.001-seed0",
+        "vpt-lr0.001-seed0",
+    ]
     path = next((tmp_path / "runs").rglob("vpt*.json"))
     assert json.loads(path.read_text())["test"]["top1"] == first[1]["test_top1"]
     assert online.main([*argv, "--device", "cpu"]) == 0

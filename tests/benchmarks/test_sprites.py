@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import sprites as module
 from benchmarks.sprites import (
     FEWEST,
     POSITIONS,
@@ -137,6 +138,14 @@ def test_a_tree_of_other_counts_is_another_tree(tmp_path: Path) -> None:
     assert sprites("location", tmp_path, {"train": 2}) != sprites(
         "location", tmp_path, {"train": 3}
     )
+
+
+def test_a_tree_of_another_version_of_the_pictures_is_another_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = module.sprites("location", tmp_path, {"train": 2})
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    assert module.sprites("location", tmp_path, {"train": 2}) != first
 
 
 def test_classes_are_balanced_and_splits_do_not_share_a_picture(tree: Path) -> None:

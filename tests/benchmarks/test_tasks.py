@@ -37,6 +37,7 @@ def report(config: AdaptConfig) -> AdaptReport:
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tasks.Bench:
     monkeypatch.setattr(losa.adapt.train, "adapt", report)
+    monkeypatch.setattr(tasks, "UNTUNED", (0.1, 0.0))
     return tasks.Bench("digits", tmp_path / "s.zarr", 100, tmp_path, epochs=3)
 
 
@@ -51,6 +52,30 @@ def test_the_chosen_setting_is_averaged_over_seeds_with_its_standard_error(
     assert result.test_by_seed == pytest.approx((0.2, 0.3, 0.4))
     assert result.test_top1 == pytest.approx(0.3)
     assert result.test_error == pytest.approx(0.1 / 3**0.5)
+
+
+@pytest.mark.parametrize("grid", [GRID, GRID[1:], GRID[:1]])
+def test_the_default_setting_is_measured_with_all_seeds_even_where_val_chooses_another(
+    bench: tasks.Bench, grid: tuple[tuple[float, float], ...]
+) -> None:
+    result = bench.measure("losa", grid, seeds=2, untuned=True)
+    assert result.untuned_by_seed == pytest.approx((0.1, 0.2))
+    assert result.lr == (0.1 if grid == GRID[:1] else 0.2)
+    assert bench.measure("losa", grid, seeds=2).untuned_by_seed == ()
+
+
+def test_runs_of_other_epochs_or_another_store_lie_elsewhere(bench: tasks.Bench) -> None:
+    seen = []
+
+    def noted(config: AdaptConfig) -> tuple[AdaptReport, str]:
+        seen.append(config.out)
+        return report(config), ""
+
+    for other in (bench, replace(bench, epochs=4), replace(bench, store=Path("t.zarr"))):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tasks, "train_or_find", noted)
+            other.train("losa", GRID[0], 0)
+    assert len(set(seen)) == 3
 
 
 def test_an_unknown_task_costs_one_line_and_exit_code_2(
@@ -74,6 +99,7 @@ def test_the_last_line_is_the_document_that_is_also_written(
     document = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert document == json.loads((tmp_path / "tasks.json").read_text())
     assert [result["adaptor"] for result in document["results"]] == ["losa"]
+    assert document["results"][0]["untuned_by_seed"] == pytest.approx([0.1, 0.2])
     assert [setting["lr"] for setting in document["grid"]] == [0.1, 0.2, 0.3]
     assert "| losa | 25.00 ± 5.00 %" in (tmp_path / "tasks.md").read_text()
     assert (tmp_path / "tasks.png").read_bytes() == b"png"

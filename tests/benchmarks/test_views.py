@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import record, tasks, views
+from benchmarks import record, suite, views
 from losa.config import ExtractConfig
 
 ACCURACY = {"": (0.5, 0.6), "crop-flip": (0.6, 0.9), "randaug": (0.4, 0.4)}
 
 
-def result(task: str, flags: Sequence[str]) -> tasks.Result:
+def result(task: str, flags: Sequence[str]) -> suite.Result:
     by_seed = ACCURACY["".join(flags[-1:])]
-    return tasks.Result(task, "losa", sum(by_seed) / 2, 0.0, 0.5, 7, 1.0, 9, 0.1, 0.1, by_seed)
+    return suite.Result(task, "losa", sum(by_seed) / 2, 0.0, 0.5, 7, 1.0, 9, 0.1, 0.1, by_seed)
 
 
 def test_one_view_comes_first_and_then_every_policy_of_the_configuration() -> None:
@@ -45,7 +45,7 @@ def test_the_last_line_is_the_document_that_is_also_written(
         def __init__(self, task: str, flags: Sequence[str]) -> None:
             self.found = result(task, flags)
 
-        def measure(self, *_: object) -> tasks.Result:
+        def measure(self, *_: object) -> suite.Result:
             return self.found
 
     monkeypatch.setattr(views, "extracted", lambda task, _, flags: Fixed(task, flags))

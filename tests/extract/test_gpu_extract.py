@@ -10,17 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from losa.config import ExtractConfig
 from losa.errors import MismatchError, ResourceError
 from losa.extract.backbones import Backbone, BackboneRequest, build_backbone
 from losa.extract.fitting import fitted_batch, out_of_memory, rate_of
+from losa.extract.recompute import RecomputeRequest, recompute_rows
 from losa.extract.run import extract
 from losa.extract.staging import HostBatch, Stage
 from losa.features import StoreDtype
 from losa.precision import encode
 from losa.store import open_store
 from losa.store.verify import verify_store
+from tests.extract.overflow import in_autocast, overflow
 from tests.extract.picture_folder import picture_folder, tiny_config
 from tests.store.build import small_plan, tree
 
@@ -190,3 +193,21 @@ def test_a_compiled_forward_is_near_the_plain_one(pictures: Path, tmp_path: Path
     fast.split("train").read_into(rows, taps, found)
     plain.split("train").read_into(rows, taps, wanted)
     assert np.linalg.norm(found - wanted) < 0.03 * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_rows_that_autocast_overflows_are_mended_beside_the_forward_and_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: StoreDtype
+) -> None:
+    pictures = picture_folder(tmp_path / "d", COUNTS)
+    for number in (0, 3):
+        Image.new("RGB", (32, 32), (255, 255, 255)).save(pictures / f"train/red/00{number}.png")
+    overflow(monkeypatch, torch.inf, in_autocast)
+    changes = {"amp_dtype": "bfloat16", "store_dtype": dtype, "calibration_rows": 4}
+    config = on_cuda(pictures, tmp_path / "s.zarr", **changes)
+    assert extract(config)["skipped"] == 0
+    again = config.model_copy(update={"store": tmp_path / "again.zarr"})
+    extract(again)
+    assert tree(config.store) == tree(again.store)
+    found = recompute_rows(RecomputeRequest(config.store, 99, pictures, "random", 0, CUDA))
+    assert (found["rows"], found["failed"]) == (3 * sum(COUNTS.values()), 0)

@@ -89,6 +89,7 @@ def test_adapt_trains_on_a_part_of_the_thousand_and_reports_on_test(tmp_path: Pa
     extract(tiny_config(tmp_path, tmp_path / "s.zarr", **config))
     parts = partition(open_store(tmp_path / "s.zarr"), val_fraction=0.1, seed=0)
     assert parts.test is not None
+    assert parts.val is not None
     assert [len(part.rows) for part in (parts.train, parts.val, parts.test)] == [14, 2, 4]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,15 @@ from tests.extract.overflow import always, in_autocast, overflow
 from tests.live.trained import Trained, train_small
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return train_small(tmp_path_factory.mktemp("backbone"))
+
+
 @pytest.fixture
-def trained(tmp_path: Path) -> Trained:
-    return train_small(tmp_path)
+def trained(made: Trained, tmp_path: Path) -> Trained:
+    """A run of the test's own, to change."""
+    return replace(made, run=Path(shutil.copytree(made.run, tmp_path / "run")))
 
 
 def test_other_weights_are_refused_by_name(trained: Trained, tmp_path: Path) -> None:

@@ -28,9 +28,14 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return train_small(tmp_path_factory.mktemp(dtype), dtype)
 
 
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return train_small(tmp_path_factory.mktemp("one"))
+
+
 def test_live_logits_equal_cached_logits_and_name_the_same_classes(trained: Trained) -> None:
     request = PredictRequest(
-        trained.run, (trained.pictures,), "random", store=trained.store, batch_size=5
+        trained.run, (trained.pictures,), "random", trained.store, batch_size=5, num_workers=0
     )
     result = predict(request)
     assert result["cache_check"]["compared"] == len(result["predictions"]) == 42
@@ -40,35 +45,28 @@ def test_live_logits_equal_cached_logits_and_name_the_same_classes(trained: Trai
     assert result["cache_check"]["tolerance"] == tolerance
 
 
-def test_top_classes_are_sorted_and_no_more_than_there_are(trained: Trained) -> None:
-    picture = trained.pictures / "test/red/000.png"
-    (item,) = predict(PredictRequest(trained.run, (picture,), "random", top=9))["predictions"]
+def test_top_classes_are_sorted_and_no_more_than_there_are(one: Trained) -> None:
+    picture = one.pictures / "test/red/000.png"
+    (item,) = predict(PredictRequest(one.run, (picture,), "random", top=9))["predictions"]
     shares = [best["probability"] for best in item["top"]]
     assert len(shares) == 3
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_an_unreadable_image_costs_only_itself(trained: Trained, tmp_path: Path) -> None:
+def test_an_unreadable_image_costs_only_itself(one: Trained, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_text("<html>")
-    good = trained.pictures / "test/red/000.png"
-    result = predict(PredictRequest(trained.run, (tmp_path / "bad.png", good), "random"))
+    good = one.pictures / "test/red/000.png"
+    result = predict(PredictRequest(one.run, (tmp_path / "bad.png", good), "random"))
     assert "error" in result["predictions"][0]
     assert "top" in result["predictions"][1]
 
 
 @pytest.mark.parametrize("name", ["none.png", "empty"])
-def test_nothing_to_classify_is_an_error_by_name(
-    trained: Trained, tmp_path: Path, name: str
-) -> None:
+def test_nothing_to_classify_is_an_error_by_name(one: Trained, tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=name):
-        predict(PredictRequest(trained.run, (tmp_path / name,), "random"))
-
-
-@pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return train_small(tmp_path_factory.mktemp("one"))
+        predict(PredictRequest(one.run, (tmp_path / name,), "random"))
 
 
 def test_a_single_picture_is_a_batch_of_one(one: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +126,7 @@ def test_a_path_that_two_rows_share_is_not_compared(
 
 def test_of_several_views_the_clean_one_is_compared(one: Trained, tmp_path: Path) -> None:
     extract(tiny_config(one.pictures, tmp_path / "s.zarr", views=3))
-    request = PredictRequest(one.run, (one.pictures,), "random", store=tmp_path / "s.zarr")
+    request = PredictRequest(one.run, (one.pictures,), "random", tmp_path / "s.zarr", num_workers=0)
     check = predict(request)["cache_check"]
     assert check["compared"] == 42
     assert check["max_abs_difference"] <= 1e-2
@@ -144,6 +142,8 @@ def test_a_store_of_other_features_is_refused(one: Trained, tmp_path: Path) -> N
 
 def test_the_live_backbone_computes_as_the_stores_did(tmp_path: Path) -> None:
     found = train_small(tmp_path, amp_dtype="bfloat16")
-    result = predict(PredictRequest(found.run, (found.pictures,), "random", store=found.store))
+    result = predict(
+        PredictRequest(found.run, (found.pictures,), "random", found.store, num_workers=0)
+    )
     assert result["cache_check"]["max_abs_difference"] <= 1e-2
     assert result["cache_check"]["same_classes"] is True

@@ -173,6 +173,35 @@ def test_skipped_pictures_are_left_out_as_the_store_leaves_them_out(
         torch.testing.assert_close(weights(tmp_path / "live")[name], value, rtol=0, atol=1e-5)
 
 
+def test_targets_by_key_reach_live_rows_as_they_reach_stored_ones(
+    pictures: Path, tmp_path: Path
+) -> None:
+    config = recipe(pictures, tmp_path / "live", store_dtype="float32")
+    listed = sorted(str(path.relative_to(pictures)) for path in pictures.rglob("*.png"))
+    lines = [f"{key},{place % 5},{-place}" for place, key in enumerate(listed) if place % 4]
+    file = tmp_path / "targets.csv"
+    file.write_text("\n".join(["key,age,size", *lines]))
+    config = config.model_copy(update={"targets": file})
+    live, stored = adapt_live(config), adapt(cached(config, tmp_path))
+    assert live.metrics["val"]["rows"] + live.metrics["test"]["rows"] < 12
+    for split, found in live.metrics.items():
+        assert found["rows"] == stored.metrics[split]["rows"] > 0
+        assert found["loss"] == pytest.approx(stored.metrics[split]["loss"], rel=1e-4)
+    for name, value in weights(tmp_path / "cached").items():
+        torch.testing.assert_close(weights(tmp_path / "live")[name], value, rtol=0, atol=1e-5)
+
+
+def test_a_training_does_not_go_on_with_other_pictures_than_it_began_with(
+    pictures: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(pictures, tmp_path / "data"))
+    config = recipe(data, tmp_path / "run", on_error="skip", max_skip=0.1)
+    adapt_live(config)
+    (data / "train/red/000.png").write_bytes(b"")
+    with pytest.raises(MismatchError, match="store_id: "):
+        adapt_live(config)
+
+
 def test_more_skips_than_allowed_end_it_before_the_first_step(
     pictures: Path, tmp_path: Path
 ) -> None:

@@ -51,18 +51,22 @@ def standardise(planes: Iterable[Array], mean: Array, std: Array) -> list[Array]
 
 
 def side_network(
-    b: Sequence[Array], mixers: Sequence[MixerWeights], residual: str, order: str, norm: bool
+    b: Sequence[Array],
+    mixers: Sequence[MixerWeights],
+    residual: str,
+    order: str,
+    norm: bool,
+    start: str = "auto",
 ) -> Array:
-    """What the head sees of standardised planes b_1 .. b_k."""
-    zero = np.zeros_like(b[0])
+    """What the head sees of standardised planes b_1 .. b_k; y_0 = b_1 if it starts at the first."""
+    y = b[0] if start == "first" else np.zeros_like(b[0])
     if residual == "refine":
-        y = v = zero
+        v = y
         for b_i, weights in zip(b, mixers, strict=True):
             v = mixer(b_i + y, weights, order, norm)
             y = v - b_i
         return v
     if residual == "sum":
-        y = zero
         for b_i, weights in zip(b, mixers, strict=True):
             y = mixer(b_i + y, weights, order, norm)
         return y

@@ -1,0 +1,1 @@
+"""Runs and sweeps as one page that people look at; :mod:`losa.report.run` makes it."""
