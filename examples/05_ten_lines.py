@@ -20,10 +20,8 @@ labels = torch.arange(16) % 2
 images = torch.randn(16, 3, 160, 160) * (1 + labels.view(-1, 1, 1, 1))
 
 # The ten lines.
-backbone = timm.create_model("test_vit").eval().requires_grad_(requires_grad=False)
-planes = backbone.forward_intermediates(
-    images, [1, 3, 5], output_fmt="NLC", intermediates_only=True
-)
+vit = timm.create_model("test_vit").eval().requires_grad_(requires_grad=False)
+planes = vit.forward_intermediates(images, [1, 3, 5], output_fmt="NLC", intermediates_only=True)
 spec = losa.FeatureSpec("test_vit", (1, 3, 5), losa.TokenGrid(10, 10), channels=64)
 model = losa.LoSA(spec, rank=8, num_classes=2)
 model.standardise.load(torch.stack(planes).mean((1, 2)), torch.stack(planes).std((1, 2)))
