@@ -10,7 +10,7 @@ OUT ?= runs/sweep
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-faults test-gpu test-zarr check fmt lint types imports sweep bench pareto tasks clean
+.PHONY: help setup demo demo-video test test-slow test-faults test-gpu test-zarr check fmt lint types imports sweep bench pareto tasks clean
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: setup  ## Run the main job on real images (DATA=mnist, textile, or a folder of yours)
 	$(BIN)/python -m demo --data '$(DATA)'
+
+demo-video: setup  ## Render clips whose class is how they move, and find it by mixing space and time
+	$(BIN)/python -m benchmarks demo_video
 
 test: setup  ## Run the tests (under 10 minutes on two cores)
 	$(BIN)/python -m pytest -q -n auto --dist loadfile
@@ -61,7 +64,7 @@ imports: setup  ## Check that imports point down
 	$(BIN)/lint-imports
 
 sweep: setup  ## Train a grid on a store and make its page (STORE= SWEEP= OUT=)
-	$(BIN)/losa sweep --store '$(STORE)' --config '$(SWEEP)' --out '$(OUT)'
+	$(BIN)/losa sweep --store '$(STORE)' --config '$(SWEEP)' --out '$(OUT)' || test $$? -eq 8
 	@told=$$($(BIN)/losa report '$(OUT)') && $(BIN)/python -c 'import json, sys; told = json.loads(sys.argv[1]); print("page   ", told["page"]); print("winner ", told["command"])' "$$told"
 
 bench: setup  ## Run the benchmarks and write benchmarks/results/
@@ -79,5 +82,5 @@ pareto: setup  ## Draw accuracy against what it costs, by every way to adapt (ho
 	$(BIN)/python -m benchmarks pareto
 
 clean:  ## Remove caches and what the demo made; keep the environment
-	rm -rf runs/demo .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf runs/demo runs/video .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

@@ -17,6 +17,7 @@ BENCHMARKS = {
     "planning": "how far losa plan --probe is from the wall time of the real extraction",
     "step": "M13: a training step of the side network against the plain module and the floor",
     "gpu_adapt": "M12: on CUDA, a step and an epoch of adapt against their slowest part",
+    "gpu_video": "on CUDA, the largest ViViT frozen, and adapt, against tuning a smaller one",
     "memory": "M7: growth of anonymous memory for ten times the data",
     "opening": "M8: open and first shuffled batch; resume in the middle of an epoch",
     "mixing": "M11: distinct classes in a batch of class-sorted data against i.i.d. draws",
@@ -30,6 +31,8 @@ BENCHMARKS = {
     "online": "accuracy of tuning the backbone itself on the tasks: full, LoRA, BitFit, VPT",
     "pareto": "accuracy against parameters, memory, FLOPs and speed, by every way to adapt",
     "cohort": "M6: 16 trials in one pass against 16 runs, and against a live pass with 16 heads",
+    "halving": "what successive halving finds, and at what share of the full grid's cost",
+    "demo_video": "what mixing along time finds of clips that single frames cannot tell",
     "epochs": "M5: a cached epoch against live LoSA, LoRA and full fine-tuning epochs",
 }
 

@@ -25,7 +25,8 @@ from benchmarks.epochs import Stopwatch
 from benchmarks.memory import anonymous
 from benchmarks.onlinenets import METHODS, OnlineNet
 from benchmarks.onlinetrain import Labelled, Learner, Recipe, decoded
-from losa.adapt.adaptor import Adaptor, LoSA, SideOptions
+from losa.adapt.adaptor import Adaptor, LoSA
+from losa.adapt.options import SideOptions
 from losa.adapt.registry import build_adaptor
 from losa.adapt.train import adapt
 from losa.config import AdaptConfig

@@ -23,7 +23,12 @@ BATCH: Final = 32
 
 @contextmanager
 def scratch(folder: Path | None) -> Iterator[Path]:
-    """A new folder below ``folder`` (the system's own for temporary files), removed at the end."""
+    """A new folder below ``folder`` (the system's own for temporary files), removed at the end.
+
+    ``folder`` is made where it is not there, and stays.
+    """
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     path = Path(tempfile.mkdtemp(prefix="losa-bench-", dir=folder)).resolve()
     try:
         yield path

@@ -64,7 +64,7 @@ def _demo(options: argparse.Namespace) -> None:
     weights = prepare(options.cache)
     name = _name(options.data, folder, options.img_size)
     store = options.out / f"{name}.zarr"
-    extracted = _made(
+    extracted = made(
         *("extract", "--model", "dinov2_s", "--weights", str(weights)),
         *("--dataset", f"folder:{folder}", "--img-size", str(options.img_size)),
         *("--taps", "every:3", "--store", str(store)),
@@ -103,7 +103,7 @@ def _name(data: str, folder: Path, img_size: int) -> str:
     return f"{place.name}-{digest[:8]}"
 
 
-def _made(*words: str) -> dict[str, Any]:
+def made(*words: str) -> dict[str, Any]:
     """Run a command that makes something; what other pictures or settings left there is replaced.
 
     Raises:
@@ -120,14 +120,14 @@ def _made(*words: str) -> dict[str, Any]:
 
 def _row(name: str, run: Path, store: Path, extracted: Mapping[str, Any], split: str | None) -> Row:
     """Train one adaptor and evaluate it on ``split``."""
-    report = _made("adapt", "--store", str(store), "--adaptor", name, "--out", str(run))
+    report = made("adapt", "--store", str(store), "--adaptor", name, "--out", str(run))
     test = None
     if split is not None:
         metrics = losa("evaluate", "--run", str(run), "--store", str(store), "--split", split)
         test = metrics["top1"]
     return Row(
         adaptor=name,
-        val=report["metrics"]["val"]["top1"],
+        val=report["metrics"].get("val", {}).get("top1"),
         test=test,
         seconds=report["timing"]["seconds"],
         trainable=report["parameters"]["trainable"],

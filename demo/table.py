@@ -17,10 +17,10 @@ _HEADINGS = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one adaptor reached and cost; accuracies in 0..1, ``test`` None without the split."""
+    """What one adaptor reached and cost; accuracies in 0..1, None where there is no such split."""
 
     adaptor: str
-    val: float
+    val: float | None
     test: float | None
     seconds: float
     trainable: int
@@ -51,8 +51,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     """One row as text."""
     return (
         row.adaptor,
-        f"{100 * row.val:.1f}",
-        "-" if row.test is None else f"{100 * row.test:.1f}",
+        *("-" if share is None else f"{100 * share:.1f}" for share in (row.val, row.test)),
         f"{row.seconds:.1f}",
         f"{row.trainable:,}",
         f"{row.store_bytes / 1e6:.1f}",

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from losa.version import __version__
 
 if TYPE_CHECKING:
-    from losa.adapt.adaptor import LoSA, SideOptions
+    from losa.adapt.adaptor import LoSA
     from losa.adapt.checkpoint import load_adaptor as load
+    from losa.adapt.options import SideOptions
     from losa.features import FeatureSpec, TokenGrid
     from losa.store import open_store
 
@@ -29,7 +30,7 @@ __all__ = [
 _HOMES = {
     "FeatureSpec": ("losa.features", "FeatureSpec"),
     "LoSA": ("losa.adapt.adaptor", "LoSA"),
-    "SideOptions": ("losa.adapt.adaptor", "SideOptions"),
+    "SideOptions": ("losa.adapt.options", "SideOptions"),
     "TokenGrid": ("losa.features", "TokenGrid"),
     "load": ("losa.adapt.checkpoint", "load_adaptor"),
     "open_store": ("losa.store", "open_store"),

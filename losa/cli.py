@@ -82,7 +82,7 @@ def plan(**given: Any) -> None:
 
 
 @app.command(epilog="Example: losa adapt --store photos.zarr --adaptor losa --rank 8")
-@flags.also_taking(flags.LIVE)
+@flags.also_taking({**flags.CLIPS, **flags.LIVE})
 def adapt(
     store: Annotated[Path | None, flags.flag("Store to train on.", "--store", of=_A)] = None,
     targets: Annotated[
@@ -133,7 +133,11 @@ def adapt(
     ] = None,
     standardise: Annotated[
         str | None,
-        flags.flag("store: by its calibration; raw: not at all.", "--standardise", of=_A),
+        flags.flag(
+            "auto, tap: one scale a tap; store: mean and scale of each channel; raw: not at all.",
+            *("--standardise",),
+            of=_A,
+        ),
     ] = None,
     lr: Annotated[float | None, flags.flag("Learning rate.", "--lr", of=_A)] = None,
     weight_decay: Annotated[
@@ -202,6 +206,7 @@ def adapt(
 ) -> None:
     """Train a side network on a store, or --live; the same command resumes."""
     own = {name: value for name, value in locals().items() if name != "live"}
+    own |= {name: live.pop(name) for name in flags.CLIPS}
     settings = checked(AdaptConfig, {**flags.given(own), **verbs.live_settings(own, live)}, config)
     if settings.live is None:
         verbs.local_store(settings.store)
@@ -233,7 +238,7 @@ def evaluate(**given: Any) -> None:
 
 @app.command(epilog="Example: losa predict --run runs/losa-1a2b3c4d photo.jpg other.png")
 def predict(
-    paths: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    paths: Annotated[list[Path], typer.Argument(help="Images or videos, or folders of them.")],
     run: Annotated[Path, typer.Option(help="Folder of a run.")],
     weights: Annotated[
         str | None, typer.Option(help="The backbone's weights. Default: the hub's.")

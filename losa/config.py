@@ -25,6 +25,9 @@ ShardRows = Annotated[int, Field(ge=1, le=1024)]
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]
 Views = Annotated[int, Field(ge=1, le=64)]
 Policy = Literal["crop-flip", "randaug"]
+Frames = Annotated[int, Field(ge=1, le=1024)]
+Stride = Frames | Literal["uniform"]
+Short = Literal["pad", "loop", "fail"]
 ImgSize = Annotated[int, Field(ge=1, le=16_384)]
 Rank = Annotated[int, Field(ge=1, le=65_536)]
 Epochs = Annotated[int, Field(ge=1, le=10**9)]
@@ -68,6 +71,12 @@ class ExtractConfig(Config):
     img_size: ImgSize | None = None
     views: Views = 1
     augment: Policy = "crop-flip"
+    frames: Frames | None = None
+    frame_stride: Stride | None = None
+    short: Short = "pad"
+    clips: Views = 1
+    crops: Views = 1
+    decoder: Literal["auto", "decord", "pyav"] = "auto"
     seed: Seed = 0
     calibration_rows: Annotated[int, Field(ge=1, le=2048)] = 512
     shard_rows: ShardRows | Literal["auto"] = "auto"
@@ -103,6 +112,12 @@ class LiveConfig(Config):
     img_size: ImgSize | None = None
     views: Views = 1
     augment: Policy = "crop-flip"
+    frames: Frames | None = None
+    frame_stride: Stride | None = None
+    short: Short = "pad"
+    clips: Views = 1
+    crops: Views = 1
+    decoder: Literal["auto", "decord", "pyav"] = "auto"
     calibration_rows: Annotated[int, Field(ge=1, le=2048)] = 512
     num_workers: Annotated[int, Field(ge=0, le=1024)] | Literal["auto"] = "auto"
     compile: bool = False
@@ -119,7 +134,7 @@ class AdaptConfig(Config):
     out: Path | None = None
     adaptor: str = "losa"
     taps: str = "all"
-    rank: Rank = 8
+    rank: Rank = 16
     token_rank: Rank | None = None
     order: Literal["channel-token", "token-channel"] = "channel-token"
     residual: Literal["refine", "sum", "stream"] = "refine"
@@ -128,9 +143,14 @@ class AdaptConfig(Config):
     init_scale: Annotated[float, Field(gt=0.0)] = 1.0
     mixer_norm: bool = False
     pool: Literal["auto", "cls", "mean", "cls+mean"] = "auto"
-    standardise: Literal["store", "raw"] = "store"
+    standardise: Literal["auto", "tap", "store", "raw"] = "auto"
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     width: Rank | None = None
+    token_mixing: Literal["auto", "joint", "factorised", "space", "time"] = "auto"
+    token_order: Literal["space-time", "time-space"] = "space-time"
+    time_rank: Rank | None = None
+    clip_frames: Frames | None = None
+    clip_stride: Frames | None = None
     lr: Annotated[float, Field(gt=0.0)] = 3e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-2
     epochs: Epochs = 30

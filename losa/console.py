@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tqdm import tqdm
 
-from losa.errors import LosaError, ResourceError, StoppedError
+from losa.errors import LosaError, ResourceError, StoppedError, is_out_of_memory
 from losa.interrupt import PREEMPTED, SIGNALS, Preempted
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Terminated(KeyboardInterrupt):
 _LACKS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 """What a disk lacks, whoever met it and whether or not the file is known."""
 
-_STOPS = {
+_STOPS: Final[Mapping[type[BaseException], tuple[str, int]]] = {
     KeyboardInterrupt: ("interrupted", 130),
     Terminated: ("terminated", 143),
     Preempted: ("pre-empted", PREEMPTED),
@@ -210,8 +210,9 @@ def bytes_bar() -> Iterator[Callable[[int, int], None]]:
 
 
 def show_warnings_only() -> None:
-    """Leave what is merely worth knowing to another process, which says the same."""
+    """Leave what is merely worth knowing, or that we were told to end, to another process."""
     logging.getLogger("losa").setLevel(logging.WARNING)
+    _says_stops[:] = [False]
 
 
 def run(command: Callable[[], None]) -> int:
@@ -219,13 +220,13 @@ def run(command: Callable[[], None]) -> int:
     logging.basicConfig(level=logging.WARNING, format="losa: %(message)s", stream=sys.stderr)
     logging.getLogger("losa").setLevel(logging.INFO)
     _stops_seen.clear()
+    _says_stops[:] = [True]
     for number in SIGNALS:
         signal.signal(number, _note_stop)
     try:
         command()
-    except KeyboardInterrupt as stop:
-        word, code = _STOPS[type(stop)]
-        return _fail(word, "run the same command again to go on", code)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        return _leave(stop)
     except StoppedError as error:
         todo = "" if error.todo else f"; go on with: {shlex.join(['losa', *sys.argv[1:]])}"
         note(clean(f"losa: error: {error}{todo}"))
@@ -257,6 +258,17 @@ _KINDS: Final[Mapping[int, type[KeyboardInterrupt]]] = {
     signal.SIGTERM: Terminated,
 }
 _stops_seen: list[type[KeyboardInterrupt]] = []
+_says_stops: Final = [True]
+
+
+def _leave(stop: KeyboardInterrupt | SystemExit) -> int:
+    """Say that we were told to end; of what leaves, a training that has saved says so by 75."""
+    if isinstance(stop, SystemExit) and stop.code != PREEMPTED:
+        raise stop
+    word, code = _STOPS.get(type(stop), _STOPS[Preempted])
+    if _says_stops[0]:
+        _fail(word, "run the same command again to go on", code)
+    return code
 
 
 def _note_stop(number: int, _: object) -> None:
@@ -276,9 +288,7 @@ def _system_error(error: Exception) -> LosaError | None:
         reason = (error.strerror or text).lower()
         subject = "disk" if error.filename is None else error.filename
         return ResourceError(subject, reason, "check the place and its permissions")
-    if isinstance(error, RuntimeError) and (
-        "OutOfMemory" in type(error).__name__ or "allocate memory" in text
-    ):
+    if is_out_of_memory(error):
         return ResourceError(
             "--batch-size", f"out of memory ({text[:120]})", "use a smaller batch or image size"
         )

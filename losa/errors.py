@@ -66,6 +66,21 @@ class SkippedError(LosaError):
     exit_code = 8
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of Python or of torch says that memory is lacking, here or on a device.
+
+    Example:
+        >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes differ"))
+        (True, False)
+    """
+    if isinstance(error, MemoryError):
+        return True
+    # Torch has a class for CUDA's; a CPU's, and that of libraries on a device, have only words.
+    words = ("allocate memory", "ALLOC_FAILED")
+    is_known = "OutOfMemory" in type(error).__name__ or any(one in str(error) for one in words)
+    return isinstance(error, RuntimeError) and is_known
+
+
 class StoppedError(LosaError):
     """The command was told to end and has, in good order; started again it goes on (exit 75).
 

@@ -58,15 +58,42 @@ class Sample:
 class TokenGrid:
     """How a plane's tokens lie: prefix tokens first, then patch tokens, time-major, row-major.
 
+    ``prefix`` counts all of the plane's prefix tokens. They belong to the clip, or, with
+    ``is_prefix_per_step``, as many of them to every time step, those of step 0 first.
+
+    Raises:
+        UsageError: prefix tokens of the time steps are not as many for each.
+
     Example:
         >>> TokenGrid(height=14, width=14, prefix=1).num_tokens
         197
+        >>> TokenGrid(16, 16, time=8, prefix=8, is_prefix_per_step=True).step_prefix
+        1
     """
 
     height: int
     width: int
     time: int = 1
     prefix: int = 0
+    is_prefix_per_step: bool = False
+
+    def __post_init__(self) -> None:
+        if self.is_prefix_per_step and self.prefix % self.time:
+            raise UsageError(
+                "token grid",
+                f"{self.prefix} prefix tokens do not belong to {self.time} time steps",
+                "give every step as many",
+            )
+
+    @property
+    def positions(self) -> int:
+        """Patch tokens of one time step: s."""
+        return self.height * self.width
+
+    @property
+    def step_prefix(self) -> int:
+        """Prefix tokens that lie beside the patches of one time step, its own or the clip's."""
+        return self.prefix // self.time if self.is_prefix_per_step else self.prefix
 
     @property
     def num_patches(self) -> int:
@@ -77,6 +104,26 @@ class TokenGrid:
     def num_tokens(self) -> int:
         """All tokens of one sample, prefix tokens included."""
         return self.prefix + self.num_patches
+
+    def with_time(self, time: int) -> TokenGrid:
+        """The same grid of another number of time steps.
+
+        Example:
+            >>> TokenGrid(16, 16, time=8, prefix=8, is_prefix_per_step=True).with_time(2).prefix
+            2
+        """
+        prefix = self.step_prefix * time if self.is_prefix_per_step else self.prefix
+        return TokenGrid(self.height, self.width, time, prefix, self.is_prefix_per_step)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; what only grids of videos have stands in those alone."""
+        found = {
+            "height": self.height,
+            "width": self.width,
+            "time": self.time,
+            "prefix": self.prefix,
+        }
+        return found | ({"is_prefix_per_step": True} if self.is_prefix_per_step else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +187,10 @@ class FeatureSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, the inverse of :meth:`from_json`."""
-        grid = self.grid
         return {
             "backbone": self.backbone,
             "taps": list(self.taps),
-            "grid": {
-                "height": grid.height,
-                "width": grid.width,
-                "time": grid.time,
-                "prefix": grid.prefix,
-            },
+            "grid": self.grid.to_json(),
             "channels": self.channels,
             "dtype": self.dtype,
         }

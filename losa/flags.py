@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
-from losa.config import Config, EvaluateConfig, ExtractConfig, SweepConfig
+from losa.config import AdaptConfig, Config, EvaluateConfig, ExtractConfig, SweepConfig
 
 Verb = TypeVar("Verb", bound=Callable[..., None])
 _E: Final = ExtractConfig
@@ -66,6 +66,26 @@ EXTRACT: Final[Mapping[str, Any]] = {
     "augment": Annotated[
         str | None, flag("crop-flip or randaug: what other views are.", "--augment", of=_E)
     ],
+    "frames": Annotated[
+        int | None,
+        flag("Frames of a clip.", "--frames", default="of clips 16, or the weights' own"),
+    ],
+    "frame_stride": Annotated[
+        str | None,
+        flag(
+            "Frames from one to the next, or uniform: spread over the file.",
+            *("--frame-stride",),
+            default="uniform; ViViT: 2",
+        ),
+    ],
+    "short": Annotated[
+        str | None, flag("Clips of too few frames: pad, loop or fail.", "--short", of=_E)
+    ],
+    "clips": Annotated[
+        int | None, flag("Test views of a clip along time; not of train.", "--clips", of=_E)
+    ],
+    "crops": Annotated[int | None, flag("Test views along the longer side.", "--crops", of=_E)],
+    "decoder": Annotated[str | None, flag("auto, decord or pyav.", "--decoder", of=_E)],
     "batch_size": Annotated[str | None, flag("Images per forward.", "--batch-size", "-b", of=_E)],
     "num_workers": Annotated[str | None, flag("Decoding processes.", "--num-workers", "-j", of=_E)],
     "device": Annotated[str | None, flag("auto, cpu, cuda:0.", "--device", of=_E)],
@@ -206,6 +226,30 @@ EVALUATE: Final[Mapping[str, Any]] = {
 """The flags of ``losa evaluate``."""
 
 
+CLIPS: Final[Mapping[str, Any]] = {
+    "token_mixing": Annotated[
+        str | None,
+        flag(
+            "auto, joint, factorised, space or time: what tokens are mixed along.",
+            *("--token-mixing",),
+            default="auto: factorised for videos",
+        ),
+    ],
+    "token_order": Annotated[
+        str | None, flag("space-time or time-space.", "--token-order", of=AdaptConfig)
+    ],
+    "time_rank": Annotated[int | None, flag("Rank along time.", "--time-rank", default="--rank")],
+    "clip_frames": Annotated[
+        int | None,
+        flag("Time steps to see of a clip, drawn anew each epoch.", "--clip-frames", default="all"),
+    ],
+    "clip_stride": Annotated[
+        int | None,
+        flag("Steps between them.", "--clip-stride", default="one of each of equal parts"),
+    ],
+}
+"""The flags of ``losa adapt`` for features of videos."""
+
 LIVE: Final[Mapping[str, Any]] = {
     "live": Annotated[bool | None, flag("Train without a store, beside the backbone.", "--live")],
     **{
@@ -213,6 +257,7 @@ LIVE: Final[Mapping[str, Any]] = {
         for name in (
             *("model", "dataset", "weights", "data_dir", "split", "tokens", "store_dtype"),
             *("img_size", "views", "augment", "num_workers", "compile", "on_error", "max_skip"),
+            *("frames", "frame_stride", "short", "clips", "crops", "decoder"),
         )
     },
 }

@@ -64,8 +64,9 @@ class StopRequest:
     def leave(self) -> None:
         """Leave as the noted signal asks; whoever starts the same command again goes on.
 
-        The handler that was there before us is told of a SIGINT. Of the others it is not: its exit
-        code would be another one than the scheduler that sent it requeues.
+        The handler that was there before us is told of a SIGINT, also from within another of these.
+        Of the others it is not: its exit code would be another one than the scheduler that sent it
+        requeues.
 
         Raises:
             KeyboardInterrupt: the signal was SIGINT.
@@ -75,6 +76,10 @@ class StopRequest:
             raise SystemExit(PREEMPTED)
         if callable(self._handler):
             self._handler(self._signal, None)
+        # Another request only notes it, and whoever stood before that one would never hear of it.
+        around = getattr(self._handler, "__self__", None)
+        if isinstance(around, StopRequest):
+            around.leave()
         raise KeyboardInterrupt
 
     @contextmanager

@@ -99,6 +99,8 @@ def _progress_lines(found: Mapping[str, Any]) -> list[str]:
     lines.append(f"{'token_bytes':12} {found['token_bytes']}")
     if found["views"] > 1:
         lines.append(f"{'views':12} {found['views']} of train, by {found['augment']['policy']}")
+    if found["test_views"] > 1:
+        lines.append(f"{'test_views':12} {found['test_views']} of every split but train")
     lines.append(f"{'model':12} {found['backbone']['model']}, taps {found['features']['taps']}")
     names = ("rows", "shards", "committed")
     rows = [(name, *(item[key] for key in names)) for name, item in found["splits"].items()]

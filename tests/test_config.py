@@ -160,6 +160,8 @@ def test_a_file_that_yaml_itself_trips_over_is_named(
         (AdaptConfig, "prefetch", 1024),
         (AdaptConfig, "rank", 65_536),
         (AdaptConfig, "token_rank", 65_536),
+        (AdaptConfig, "time_rank", 65_536),
+        (AdaptConfig, "clip_frames", 1024),
         (AdaptConfig, "epochs", 1_000_000_000),
     ],
 )

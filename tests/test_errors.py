@@ -26,6 +26,23 @@ def test_every_error_has_its_documented_exit_code_and_no_other_exists() -> None:
     assert known == {name: code for name, (code, _) in CODES.items()}
 
 
+@pytest.mark.parametrize(
+    ("error", "is_it"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), True),
+        (RuntimeError("size mismatch"), False),
+        (OSError("cannot allocate memory"), False),
+    ],
+)
+def test_a_lack_of_memory_is_known_by_its_class_or_its_words(
+    error: Exception, *, is_it: bool
+) -> None:
+    assert errors.is_out_of_memory(error) is is_it
+
+
 @pytest.mark.parametrize("name", sorted(CODES))
 def test_an_error_is_one_line_of_subject_what_and_remedy(name: str) -> None:
     kind = getattr(errors, name)

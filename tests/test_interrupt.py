@@ -168,3 +168,19 @@ def test_another_thread_than_the_main_one_changes_nothing() -> None:
     thread.start()
     thread.join()
     assert seen == [terminate]
+
+
+def test_who_stood_before_nested_requests_is_told_of_ctrl_c() -> None:
+    told: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        told.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, note)
+    with StopRequest(), StopRequest(), StopRequest() as inner:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert (inner.is_set, told) == (True, [])
+        with pytest.raises(KeyboardInterrupt):
+            inner.leave()
+    assert told == [signal.SIGINT]

@@ -3,88 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Final, Literal, get_args
+from typing import Final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from losa.adapt.clipwindow import window_of
 from losa.adapt.folding import FoldedPlanes, Residual
 from losa.adapt.fused import Form, Weights, pooled
 from losa.adapt.head import Head, Pool, PoolName
-from losa.adapt.mixer import Mixer, Order
+from losa.adapt.mixer import (
+    ChannelMixing,
+    FactorisedMixer,
+    Mixer,
+    SpaceMixing,
+    TimeMixing,
+)
+from losa.adapt.options import SideOptions
 from losa.adapt.standardise import Standardise, checked_planes
 from losa.errors import UsageError
 from losa.features import FeatureSpec
 from losa.precision import EncodedPlanes
-
-Start = Literal["auto", "first"]
-
-
-@dataclass(frozen=True, slots=True)
-class SideOptions:
-    """The switches of a side network, and the one owner of their defaults.
-
-    ``token_rank`` of ``None`` means the same as ``rank``; ``width`` is that of adaptors without
-    mixers, of ``None`` their own. What the other switches mean stands in docs/paper.md, row by row.
-
-    Raises:
-        UsageError: a rank is below 1, a dropout is outside 0..1, a scale is not above 0, or a name
-            is unknown.
-    """
-
-    rank: int = 8
-    token_rank: int | None = None
-    order: Order = "channel-token"
-    residual: Residual = "refine"
-    start: Start = "auto"
-    share_mixers: bool = False
-    init_scale: float = 1.0
-    mixer_norm: bool = False
-    pool: PoolName = "auto"
-    dropout: float = 0.0
-    width: int | None = None
-
-    def __post_init__(self) -> None:
-        widths = {"--rank": self.rank, "--token-rank": self.token_rank, "--width": self.width}
-        for name, rank in widths.items():
-            if rank is not None and rank < 1:
-                raise UsageError(name, f"{rank} is not a width", "give 1 or more")
-        if not 0.0 <= self.dropout < 1.0:
-            raise UsageError("--dropout", f"{self.dropout} is not a share", "give 0 to below 1")
-        if not 0.0 < self.init_scale < float("inf"):
-            raise UsageError("--init-scale", f"{self.init_scale} is no scale", "give more than 0")
-        for name, value, choices in (
-            ("--order", self.order, get_args(Order)),
-            ("--residual", self.residual, get_args(Residual)),
-            ("--start", self.start, get_args(Start)),
-            ("--pool", self.pool, get_args(PoolName)),
-        ):
-            if value not in choices:
-                raise UsageError(name, f"{value!r} is unknown", f"use one of {choices}")
-
-    @property
-    def ranks(self) -> tuple[int, int]:
-        """Widths of the channel and of the token bottleneck."""
-        return self.rank, self.rank if self.token_rank is None else self.token_rank
-
-    @property
-    def starts_at_first(self) -> bool:
-        """Whether ``y_0`` is the first plane where the residual itself starts at zero."""
-        return self.start == "first" and self.residual != "stream"
 
 
 class Adaptor(nn.Module):
     """What every adaptor is: a module from a spec's planes to logits, with its standardisation.
 
     ``forward`` takes one plane a tap in depth order, as a list of live planes or as a cached
-    ``[k b l d]`` tensor: both give the same logits.
+    ``[k b l d]`` tensor: both give the same logits. Where the options ask for some time steps of a
+    clip alone, planes of whole clips are given, and ``spec`` is what is left of them.
+
+    Args:
+        spec: the features it will be given.
+        options: the switches.
+
+    Raises:
+        UsageError: the clips have fewer time steps.
     """
 
-    spec: FeatureSpec
-    standardise: Standardise
+    def __init__(self, spec: FeatureSpec, options: SideOptions) -> None:
+        super().__init__()
+        self.window = window_of(spec.grid, options)
+        if self.window is not None:
+            spec = replace(spec, grid=self.window.grid)
+            self.register_forward_pre_hook(self.window)
+        self.spec = spec
+        self.standardise = Standardise(spec)
 
 
 class LoSA(Adaptor):
@@ -102,7 +69,7 @@ class LoSA(Adaptor):
         options: all other switches.
 
     Raises:
-        UsageError: the options do not fit the spec's grid, or the grid is a video's.
+        UsageError: the options do not fit the spec's grid.
 
     Example:
         >>> from losa.features import TokenGrid
@@ -121,32 +88,33 @@ class LoSA(Adaptor):
         *,
         options: SideOptions | None = None,
     ) -> None:
-        super().__init__()
         chosen = options or SideOptions()
-        self.options = chosen if rank is None else replace(chosen, rank=rank)
-        self.spec = spec
-        taps, tokens, channels = spec.shape
-        self.pool = Pool(spec.grid, self.options.pool)
-        self.standardise = Standardise(spec)
+        chosen = chosen if rank is None else replace(chosen, rank=rank)
+        super().__init__(spec, chosen)
+        self.options = chosen
+        self.token_mixing = self.options.mixing_on(self.spec.grid)
+        taps, tokens, channels = self.spec.shape
+        self.pool = Pool(self.spec.grid, own_pool(self.options.pool))
         made = 1 if self.options.share_mixers else taps
         self.mixers = nn.ModuleList(self._new_mixer(tokens, channels) for _ in range(made))
         self.head = Head(self.pool.vectors * channels, num_classes)
-        # Pooling is linear in the tokens: what it makes of the identity is its matrix.
-        matrix = self.pool(torch.eye(tokens)[None]).view(self.pool.vectors, tokens)
-        self.register_buffer("pooling", matrix, persistent=False)
+        if not self.is_factorised:
+            # Pooling is linear in the tokens: what it makes of the identity is its matrix.
+            matrix = self.pool(torch.eye(tokens)[None]).view(self.pool.vectors, tokens)
+            self.register_buffer("pooling", matrix, persistent=False)
 
     def forward(self, planes: Iterable[Float[Tensor, "b l d"]]) -> Float[Tensor, "b y"]:
         """Logits of one batch.
 
-        Unless mixers normalise, or refining starts at the first plane, planes are read where they
-        lie, in whichever dtype, and none is copied as a whole; see :mod:`losa.adapt.fused`.
-        Otherwise :meth:`plain` does it.
+        Unless mixers normalise or mix space and time apart, or refining starts at the first plane,
+        planes are read where they lie, in whichever dtype, and none is copied as a whole; see
+        :mod:`losa.adapt.fused`. Otherwise :meth:`plain` does it.
 
         Raises:
             MismatchError: the planes are not the spec's.
         """
         encoded = planes if isinstance(planes, EncodedPlanes) else None
-        if self.options.mixer_norm or self.options.starts_at_first:
+        if self.is_factorised or self.options.mixer_norm or self.options.starts_at_first:
             return self.plain(planes)
         found = checked_planes(planes if encoded is None else encoded.values, self.spec)
         if torch.is_grad_enabled() and any(plane.requires_grad for plane in found):
@@ -155,6 +123,12 @@ class LoSA(Adaptor):
         folded = self.standardise.folded(found, encoded, compute)
         return self.of_pooled(pooled(folded, self.form(), self.weights()))
 
+    @property
+    def can_be_folded(self) -> bool:
+        """Whether products with planes that are taken elsewhere make this network."""
+        is_other = self.options.share_mixers or self.options.starts_at_first
+        return not (is_other or self.is_factorised) and self.window is None
+
     def folded(self, planes: EncodedPlanes) -> FoldedPlanes:
         """Planes of a store, standardised, for products that are taken elsewhere.
 
@@ -162,10 +136,10 @@ class LoSA(Adaptor):
             MismatchError: the planes are not the spec's.
             UsageError: products taken elsewhere do not make this network.
         """
-        if self.options.share_mixers or self.options.starts_at_first:
-            # Whoever adds updates up elsewhere knows neither, and would train another network.
-            what = "is not trained among other trials"
-            raise UsageError("--share-mixers, --start first", what, "train it by losa adapt")
+        if not self.can_be_folded:
+            # Whoever adds updates up elsewhere knows none of these: it would be another network.
+            flags = "--share-mixers, --start first, --token-mixing, --clip-frames"
+            raise UsageError(flags, "is not trained among other trials", "train it by losa adapt")
         found = checked_planes(planes.values, self.spec)
         return self.standardise.folded(found, planes, _product_dtype(self.standardise.mean))
 
@@ -185,7 +159,7 @@ class LoSA(Adaptor):
         # Lazily, so that no more than two standardised planes need to be held at once.
         standard = (self.standardise(plane, position) for position, plane in found)
         refine = RESIDUALS[self.options.residual, self.options.starts_at_first]
-        refined = refine(zip(standard, self._mixers_by_tap(), strict=True))
+        refined = refine(zip(standard, self._by_tap(), strict=True))
         logits: Float[Tensor, "b y"] = self.head(self.pool(refined))
         return logits
 
@@ -204,8 +178,15 @@ class LoSA(Adaptor):
             torch.stack([mixer.token.up.t() for mixer in mixers]),
         )
 
-    def _new_mixer(self, tokens: int, channels: int) -> Mixer:
+    @property
+    def is_factorised(self) -> bool:
+        """Whether space and time are mixed apart, or one of them alone."""
+        return self.token_mixing != "joint"
+
+    def _new_mixer(self, tokens: int, channels: int) -> Mixer | FactorisedMixer:
         chosen = self.options
+        if self.is_factorised:
+            return self._factorised(channels)
         mixer = Mixer(
             tokens,
             channels,
@@ -217,9 +198,25 @@ class LoSA(Adaptor):
         mixer.scale_start(chosen.init_scale)
         return mixer
 
+    def _factorised(self, channels: int) -> FactorisedMixer:
+        chosen, grid, kind = self.options, self.spec.grid, self.token_mixing
+        norm, dropout = chosen.mixer_norm, chosen.dropout
+        channel = ChannelMixing(channels, chosen.rank, norm=norm, dropout=dropout)
+        space = time = None
+        if kind != "time":
+            space = SpaceMixing(grid, chosen.ranks[1], norm=norm, dropout=dropout)
+        if kind != "space":
+            time = TimeMixing(grid, chosen.along_time, norm=norm, dropout=dropout)
+        orders = chosen.order, chosen.token_order
+        mixer = FactorisedMixer(channel, space, time, order=orders[0], token_order=orders[1])
+        mixer.scale_start(chosen.init_scale)
+        return mixer
+
+    def _by_tap(self) -> list[nn.Module]:
+        return [*self.mixers] * (len(self.spec.taps) if self.options.share_mixers else 1)
+
     def _mixers_by_tap(self) -> list[Mixer]:
-        found = [mixer for mixer in self.mixers if isinstance(mixer, Mixer)]
-        return found * len(self.spec.taps) if self.options.share_mixers else found
+        return [mixer for mixer in self._by_tap() if isinstance(mixer, Mixer)]
 
     def set_gradients(self, found: Weights) -> None:
         """Let the mixers' weights have these gradients."""
@@ -229,6 +226,14 @@ class LoSA(Adaptor):
             mixer.channel.up.grad = found.channel_up[tap].t().contiguous()
             mixer.token.down.grad = found.token_down[tap]
             mixer.token.up.grad = found.token_up[tap].t().contiguous()
+
+
+def own_pool(pool: PoolName) -> PoolName:
+    """What LoSA pools: the mean patch token unless another is asked for.
+
+    Source: docs/decisions/0017-scale-of-a-tap.md.
+    """
+    return "mean" if pool == "auto" else pool
 
 
 def _product_dtype(like: Tensor) -> torch.dtype:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from losa.adapt.adaptor import SideOptions
+from losa.adapt.options import SideOptions
 
 MLP_RATIO = 4
 """Hidden units of an MLP for each of its inputs, as in every ViT here."""

@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from losa.adapt.adaptor import Adaptor, SideOptions
+from losa.adapt.adaptor import Adaptor
 from losa.adapt.attention import HEAD_CHANNELS, FeedForward, attend, heads_in, width_of
 from losa.adapt.head import Head
-from losa.adapt.standardise import Standardise, checked_planes
+from losa.adapt.options import SideOptions
+from losa.adapt.standardise import checked_planes
 from losa.features import FeatureSpec
 
 START_STD = 0.02
@@ -37,10 +38,8 @@ class AttentiveProbe(Adaptor):
     def __init__(
         self, spec: FeatureSpec, num_classes: int = 10, *, options: SideOptions | None = None
     ) -> None:
-        super().__init__()
         chosen = options or SideOptions()
-        self.spec = spec
-        self.standardise = Standardise(spec)
+        super().__init__(spec, chosen)
         channels = spec.channels
         width = width_of(chosen, channels // 3)
         self.heads = heads_in(width, channels // HEAD_CHANNELS)

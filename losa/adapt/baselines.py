@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from losa.adapt.adaptor import Adaptor, SideOptions
+from losa.adapt.adaptor import Adaptor
 from losa.adapt.head import Head, Pool
-from losa.adapt.standardise import Standardise, checked_planes
+from losa.adapt.options import SideOptions
+from losa.adapt.standardise import checked_planes
 from losa.features import FeatureSpec
 
 
@@ -19,7 +20,7 @@ class LinearAll(Adaptor):
     """One head on the pooled tokens of all taps, side by side.
 
     Raises:
-        UsageError: the options do not fit the spec's grid, or the grid is a video's.
+        UsageError: the options do not fit the spec's grid.
     """
 
     seen: ClassVar[slice] = slice(None)
@@ -28,10 +29,9 @@ class LinearAll(Adaptor):
     def __init__(
         self, spec: FeatureSpec, num_classes: int = 10, *, options: SideOptions | None = None
     ) -> None:
-        super().__init__()
-        self.spec = spec
-        self.pool = Pool(spec.grid, (options or SideOptions()).pool)
-        self.standardise = Standardise(spec)
+        chosen = options or SideOptions()
+        super().__init__(spec, chosen)
+        self.pool = Pool(self.spec.grid, chosen.pool)
         taps = len(spec.taps[self.seen])
         self.head = Head(taps * self.pool.vectors * spec.channels, num_classes)
 

@@ -16,8 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from losa.adapt.adaptor import Adaptor, SideOptions
+from losa.adapt.adaptor import Adaptor
 from losa.adapt.numberscores import Scale
+from losa.adapt.options import SideOptions
 from losa.adapt.registry import build_adaptor
 from losa.adapt.snapshot import load_snapshot
 from losa.adapt.targets import Kind
@@ -29,7 +30,10 @@ from losa.version import __version__
 FORMAT: Final = 1
 CARD_NAME: Final = "adaptor.json"
 MAX_CARD_BYTES: Final = 1 << 26
-LATER_OPTIONS: Final = ("start", "share_mixers", "init_scale")
+LATER_OPTIONS: Final = (
+    *("start", "share_mixers", "init_scale"),
+    *("token_mixing", "token_order", "time_rank", "clip_frames", "clip_stride"),
+)
 """Switches that came after the first cards."""
 
 

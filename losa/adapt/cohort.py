@@ -34,7 +34,7 @@ from losa.adapt.resident import batches_on, free_bytes
 from losa.adapt.ring import RingOptions
 from losa.adapt.rundir import RunDir, default_out, effective
 from losa.adapt.source import FeatureSource
-from losa.adapt.task import targets_digest, with_task
+from losa.adapt.task import kind_in, targets_digest, with_task
 from losa.adapt.train import Feed, card_of, check_patience, new_adaptor, used_spec
 from losa.adapt.trial import Trial
 from losa.config import AdaptConfig
@@ -160,7 +160,7 @@ class _Cohort:
             check_patience(config, self._parts)
             taps = used_spec(store, config).taps
             config = config.model_copy(update={"amp_dtype": self._compute.amp_dtype})
-            acting = effective(config, taps)
+            acting = effective(config, taps, kind_in(store))
             out = config.out or default_out(acting, store.store_id, targets_digest(store))
             config = config.model_copy(update={"out": out})
             card = card_of(store, acting, self._parts.train)

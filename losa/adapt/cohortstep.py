@@ -184,7 +184,7 @@ def _groups(
 def goes_together(module: LoSA, trial: Trial) -> bool:
     """Whether a trial's products with planes may be taken together with others'."""
     options = module.options
-    is_otherwise = options.mixer_norm or options.share_mixers or options.starts_at_first
+    is_otherwise = options.mixer_norm or not module.can_be_folded
     device = trial.compute.device
     return not is_otherwise and can_lie_beside(options.ranks, module.spec.shape, device)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from losa.adapt.rundir import REPORT_NAME, load_config
 from losa.adapt.scoresheet import Evaluation, PlainEvaluation
 from losa.adapt.source import READABLE, FeatureSource
 from losa.adapt.targets import Kind
-from losa.adapt.task import Task, targets_digest, task_in, with_task
+from losa.adapt.task import Task, kind_in, targets_digest, task_in, with_task
 from losa.adapt.taskpredictions import TaskPredictions
 from losa.adapt.viewmean import ViewMean
 from losa.config import AdaptConfig
@@ -144,8 +144,7 @@ def _with_task_of_run(
         MismatchError: its labels, or those of the file, are of another kind.
     """
     found = with_task(store, targets, card.classes)
-    task = task_in(found)
-    kind = "classes" if task is None else task.kind
+    kind = kind_in(found)
     if kind != card.task:
         subject = "--store" if targets is None else targets
         what = f"has {kind}, and the run predicts {card.task}"
@@ -291,13 +290,13 @@ def check_same_features(card: AdaptorCard, store: FeatureSource) -> None:
             {
                 "features": ours,
                 "backbone": card.backbone,
-                "preprocessing": card.preprocessing,
+                "preprocessing": _of_one_view(card.preprocessing),
                 "classes": [] if card.targets else list(card.classes),
             },
             {
                 "features": theirs,
                 "backbone": store.plan.backbone,
-                "preprocessing": store.plan.preprocessing,
+                "preprocessing": _of_one_view(store.plan.preprocessing),
                 # Of a file of targets the classes are its own.
                 "classes": [] if card.targets else list(store.classes),
             },
@@ -311,6 +310,15 @@ def check_same_features(card: AdaptorCard, store: FeatureSource) -> None:
             "has other features than the run's (run / store): " + ", ".join(fields),
             "give a store extracted in the same way, or train on this one",
         )
+
+
+def _of_one_view(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
+    """What pixels went through, without how many test views there are of a clip."""
+    found = dict(preprocessing)
+    if isinstance(found.get("clip"), dict):
+        views = ("clips", "crops")
+        found["clip"] = {name: item for name, item in found["clip"].items() if name not in views}
+    return found
 
 
 def _own_store(config: AdaptConfig) -> FeatureSource:

@@ -18,10 +18,10 @@ class Pool(nn.Module):
     """A plane's tokens to one vector: the CLS token, the mean patch token, or both side by side.
 
     ``auto`` is both where the grid has a prefix token, else the mean. CLS is the first prefix
-    token; other prefix tokens (registers) are never pooled.
+    token, or the mean of each time step's first; other prefix tokens (registers) are never pooled.
 
     Raises:
-        UsageError: CLS is asked of a grid without prefix tokens, or the grid is a video's.
+        UsageError: CLS is asked of a grid without prefix tokens.
 
     Example:
         >>> Pool(TokenGrid(14, 14, prefix=1)).name, Pool(TokenGrid(14, 14)).name
@@ -32,19 +32,13 @@ class Pool(nn.Module):
 
     def __init__(self, grid: TokenGrid, pool: PoolName = "auto") -> None:
         super().__init__()
-        # Every adaptor pools, so this is the one place that keeps videos out for now.
-        if grid.time > 1:
-            raise UsageError(
-                "--store",
-                f"video grids ({grid.time} time steps) are not supported by this version",
-                "use features of images",
-            )
         if pool == "auto":
             pool = "cls+mean" if grid.prefix else "mean"
         if pool != "mean" and not grid.prefix:
             raise UsageError("--pool", f"{pool!r} needs a prefix token, there is none", "use mean")
         self.name = pool
         self.prefix = grid.prefix
+        self.step_prefix = grid.step_prefix
 
     @property
     def vectors(self) -> int:
@@ -54,9 +48,14 @@ class Pool(nn.Module):
     def forward(self, plane: Float[Tensor, "b l d"]) -> Float[Tensor, "b e"]:
         """Pool one plane."""
         if self.name == "cls":
-            return plane[:, 0]
+            return self._cls(plane)
         mean = plane[:, self.prefix :].mean(dim=1)
-        return mean if self.name == "mean" else torch.cat([plane[:, 0], mean], dim=1)
+        return mean if self.name == "mean" else torch.cat([self._cls(plane), mean], dim=1)
+
+    def _cls(self, plane: Float[Tensor, "b l d"]) -> Float[Tensor, "b d"]:
+        if self.step_prefix == self.prefix:
+            return plane[:, 0]
+        return plane[:, : self.prefix : self.step_prefix].mean(dim=1)
 
 
 class Head(nn.Module):

@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from losa.adapt.adaptor import Adaptor, SideOptions
+from losa.adapt.adaptor import Adaptor
 from losa.adapt.attention import HEAD_CHANNELS, FeedForward, attend, heads_in, width_of
 from losa.adapt.head import Head, Pool
-from losa.adapt.standardise import Standardise, checked_planes
+from losa.adapt.options import SideOptions
+from losa.adapt.standardise import checked_planes
 from losa.features import FeatureSpec
 
 REDUCTION = 8
@@ -37,18 +38,16 @@ class LST(Adaptor):
             blocks' hidden units, ``pool`` what the head sees.
 
     Raises:
-        UsageError: the options do not fit the spec's grid, or the grid is a video's.
+        UsageError: the options do not fit the spec's grid.
     """
 
     def __init__(
         self, spec: FeatureSpec, num_classes: int = 10, *, options: SideOptions | None = None
     ) -> None:
-        super().__init__()
         chosen = options or SideOptions()
-        self.spec = spec
-        self.standardise = Standardise(spec)
-        self.pool = Pool(spec.grid, chosen.pool)
-        taps, _, channels = spec.shape
+        super().__init__(spec, chosen)
+        self.pool = Pool(self.spec.grid, chosen.pool)
+        taps, _, channels = self.spec.shape
         width = width_of(chosen, channels // REDUCTION)
         heads = heads_in(width, channels // HEAD_CHANNELS)
         self.downs = nn.ModuleList(nn.Linear(channels, width) for _ in range(taps))

@@ -13,6 +13,7 @@ from typing import Final
 
 import torch
 
+from losa.adapt.adaptor import LoSA
 from losa.adapt.registry import build_adaptor, trainable_parameters
 from losa.adapt.train import options_of
 from losa.config import AdaptConfig
@@ -40,8 +41,9 @@ class TrialBytes:
 def trial_bytes(config: AdaptConfig, spec: FeatureSpec, classes: int) -> TrialBytes:
     """Bytes of a trial of a cohort: ``spec`` is what its adaptor sees.
 
-    Weights: :data:`COPIES` of them, and one more that an average takes. Products, of ``losa``:
-    ``2 k b (r l + r d)`` numbers, the hidden units along both axes and their gradients.
+    Weights: :data:`COPIES` of them, and one more that an average takes. Products, of ``losa``
+    where they are taken with others': ``2 k b (r l + r d)`` numbers, the hidden units along both
+    axes and their gradients.
 
     Raises:
         UsageError: there is no such adaptor, or it does not fit the spec.
@@ -51,7 +53,7 @@ def trial_bytes(config: AdaptConfig, spec: FeatureSpec, classes: int) -> TrialBy
         adaptor = build_adaptor(config.adaptor, spec, classes, options)
     copies = COPIES + (config.ema is not None)
     weights = FLOAT32 * copies * trainable_parameters(adaptor)
-    if config.adaptor != "losa":
+    if not (isinstance(adaptor, LoSA) and adaptor.can_be_folded):
         return TrialBytes(weights, 0)
     taps, tokens, channels = spec.shape
     rank, token_rank = options.ranks

@@ -89,7 +89,7 @@ def _train_and_val(
         if val_fraction == 0:
             what = "is 0, and the store has a val split, which is not learnt from"
             raise UsageError("--val-fraction", what, "leave it away, or use a store without val")
-        return part_of(train), part_of(store.split("val"))
+        return part_of(train), _clean_part(store.split("val"))
     if val_fraction == 0:
         log.info("no val: all of train is learnt from, and the last epoch's weights are kept")
         return part_of(train), None
@@ -149,7 +149,12 @@ def _test_part(store: FeatureSource) -> Part | None:
     if len(store.classes) and not (strata(test) >= 0).any():
         log.warning("--store (split test): has no labels, and is not reported on")
         return None
-    return part_of(test)
+    return _clean_part(test)
+
+
+def _clean_part(split: RowReader) -> Part:
+    """The clean views of a split, of which clips may have others that only tests average."""
+    return part_of(split, clean_rows(split) if split.views.any() else None)
 
 
 def check_labels(name: str, store: FeatureSource) -> None:

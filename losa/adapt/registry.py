@@ -7,10 +7,11 @@ from typing import Final, Protocol
 
 from torch import nn
 
-from losa.adapt.adaptor import Adaptor, LoSA, SideOptions
+from losa.adapt.adaptor import Adaptor, LoSA
 from losa.adapt.attentive import AttentiveProbe
 from losa.adapt.baselines import Linear, LinearAll
 from losa.adapt.lst import LST
+from losa.adapt.options import SideOptions
 from losa.adapt.summary import SummaryAttention
 from losa.errors import UsageError
 from losa.features import FeatureSpec
@@ -26,6 +27,7 @@ class AdaptorFactory(Protocol):
 _OF_MIXERS: Final = (
     *("rank", "token_rank", "order", "residual"),
     *("start", "share_mixers", "init_scale", "mixer_norm"),
+    *("token_mixing", "token_order", "time_rank"),
 )
 
 ADAPTORS: Final[Mapping[str, AdaptorFactory]] = {

@@ -17,6 +17,7 @@ from typing import Any, Final
 from losa.adapt.checkpoint import CARD_NAME, AdaptorCard, load_card, save_card
 from losa.adapt.registry import UNUSED_OPTIONS
 from losa.adapt.report import AdaptReport, read_report, write_report
+from losa.adapt.targets import Kind
 from losa.config import AdaptConfig, checked, to_yaml
 from losa.errors import LockedError, LosaError, MismatchError, StoreError
 from losa.store.files import canonical_json, resource_error, sha256, write_atomic
@@ -45,14 +46,25 @@ INDIFFERENT: Final = frozenset(
     }
 )
 
-ADDED: Final = ("data_seed", "start", "share_mixers", "init_scale")
+OF_OTHER_TASKS: Final[Mapping[Kind, tuple[str, ...]]] = {
+    "classes": ("regression_loss",),
+    "labels": ("regression_loss",),
+    "numbers": ("label_smoothing", "class_weights"),
+}
+"""Settings that mean nothing to a task."""
+
+ADDED: Final = (
+    *("data_seed", "start", "share_mixers", "init_scale"),
+    *("token_mixing", "token_order", "time_rank", "clip_frames", "clip_stride"),
+)
 """Fields that came after the first runs, whose defaults are what was done before."""
 
 
-def effective(config: AdaptConfig, taps: tuple[int, ...]) -> AdaptConfig:
-    """The configuration as it acts: taps by number, what its adaptor ignores as by default."""
+def effective(config: AdaptConfig, taps: tuple[int, ...], task: Kind = "classes") -> AdaptConfig:
+    """The configuration as it acts: taps by number, what nothing looks at as by default."""
     values: dict[str, Any] = {"taps": ",".join(map(str, taps))}
-    values.update({name: AdaptConfig.model_fields[name].default for name in ignored(config)})
+    names = (*ignored(config), *OF_OTHER_TASKS[task])
+    values.update({name: AdaptConfig.model_fields[name].default for name in names})
     return config.model_copy(update=values)
 
 
@@ -93,6 +105,39 @@ def load_config(run_dir: Path) -> AdaptConfig:
     if not path.is_file():
         raise StoreError(path, "does not exist", "give the folder of a run")
     return checked(AdaptConfig, {}, path)
+
+
+def finished_run(
+    config: AdaptConfig, taps: tuple[int, ...], store_id: str, task: Kind, targets: str
+) -> AdaptReport | None:
+    """The report of the very run that a configuration asks for, where that is finished already.
+
+    For who would have to compute much before he could claim its folder.
+
+    Args:
+        config: with autocast as it is on the device.
+        taps: that the adaptor sees.
+        store_id: identity of the features.
+        task: that is learnt.
+        targets: identity of the file of targets, or nothing.
+
+    Raises:
+        StoreError: a file of the run is damaged.
+    """
+    acting = effective(config, taps, task)
+    out = config.out or default_out(acting, store_id, targets)
+    if config.overwrite or not (out / REPORT_NAME).exists():
+        return None
+    if comparable(acting, store_id, targets) != _comparable_in(out):
+        return None
+    return read_report(out / REPORT_NAME)
+
+
+def _comparable_in(run_dir: Path) -> dict[str, Any]:
+    """What decides the result of the run in a folder."""
+    config, card = load_config(run_dir), load_card(run_dir)
+    acting = effective(config, card.spec.taps, card.task)
+    return comparable(acting, card.store_id, card.targets)
 
 
 class RunDir:
@@ -213,8 +258,10 @@ class RunDir:
     def _check_same(self, config: AdaptConfig, before: AdaptConfig) -> None:
         found = load_card(self.path)
         card = self.card
-        ours = comparable(effective(config, card.spec.taps), card.store_id, card.targets)
-        theirs = comparable(effective(before, found.spec.taps), found.store_id, found.targets)
+        ours, theirs = (
+            comparable(effective(one, of.spec.taps, of.task), of.store_id, of.targets)
+            for one, of in ((config, card), (before, found))
+        )
         fields = list(differing_fields(ours, theirs))
         if not fields:
             fields = list(differing_fields(self.card.to_json(), found.to_json()))

@@ -101,7 +101,7 @@ def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]
 def _setting(run: Path) -> tuple[int, dict[str, Any]]:
     """The seed of a run, and all else that decides its result."""
     card = load_card(run)
-    config = effective(load_config(run), card.spec.taps)
+    config = effective(load_config(run), card.spec.taps, card.task)
     values = comparable(config, card.store_id, card.targets)
     return values.pop("seed"), values
 

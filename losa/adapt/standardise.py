@@ -67,6 +67,16 @@ class Standardise(nn.Module):
         self.mean.copy_(found[0])
         self.std.copy_(found[1].maximum(floor).clamp_min(SMALLEST_STD))
 
+    def by_tap(self) -> None:
+        """Make of the statistics one scale a tap, and subtract nothing.
+
+        The scale is the root mean square of the deviations of a tap's channels. What is left are
+        the channels' means, which mixers without biases need (docs/decisions/0017), and what their
+        deviations say of their weight in the backbone.
+        """
+        self.mean.zero_()
+        self.std.copy_(self.std.square().mean(dim=1, keepdim=True).sqrt().expand_as(self.std))
+
     def forward(self, plane: Float[Tensor, "b l d"], position: int) -> Float[Tensor, "b l d"]:
         """Standardise the plane of the tap at ``position`` among the spec's taps."""
         scale = self.std[position].reciprocal()

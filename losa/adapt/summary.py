@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from losa.adapt.adaptor import Adaptor, SideOptions
+from losa.adapt.adaptor import Adaptor
 from losa.adapt.attention import attend, dropped, heads_in, width_of
 from losa.adapt.head import Head, Pool
-from losa.adapt.standardise import Standardise, checked_planes
+from losa.adapt.options import SideOptions
+from losa.adapt.standardise import checked_planes
 from losa.features import FeatureSpec
 
 QUERY_STD = 0.02
@@ -35,17 +36,15 @@ class SummaryAttention(Adaptor):
             ``pool`` which summary tokens there are.
 
     Raises:
-        UsageError: the options do not fit the spec's grid, or the grid is a video's.
+        UsageError: the options do not fit the spec's grid.
     """
 
     def __init__(
         self, spec: FeatureSpec, num_classes: int = 10, *, options: SideOptions | None = None
     ) -> None:
-        super().__init__()
         chosen = options or SideOptions()
-        self.spec = spec
-        self.standardise = Standardise(spec)
-        self.pool = Pool(spec.grid, chosen.pool)
+        super().__init__(spec, chosen)
+        self.pool = Pool(self.spec.grid, chosen.pool)
         self.dropout = chosen.dropout
         channels = spec.channels
         width = width_of(chosen, 2 * channels // 3)

@@ -204,6 +204,12 @@ def task_in(store: FeatureSource) -> Task | None:
     return store.task if isinstance(store, TaskSource) else None
 
 
+def kind_in(store: FeatureSource) -> Kind:
+    """What kind of targets a store has."""
+    task = task_in(store)
+    return "classes" if task is None else task.kind
+
+
 def targets_digest(store: FeatureSource) -> str:
     """Identity of the file of targets that a store is seen through; nothing without one."""
     task = task_in(store)
@@ -213,7 +219,12 @@ def targets_digest(store: FeatureSource) -> str:
 def has_several(split: RowReader) -> bool:
     """Whether samples of a split may have several labels, or none."""
     # The samples are read only where a row has no label of its own.
-    return bool((split.labels < 0).any()) and any(s.labels is not None for s in split.samples)
+    return bool((split.labels < 0).any()) and is_of_several(split.samples)
+
+
+def is_of_several(samples: Sequence[Sample]) -> bool:
+    """Whether samples were listed with any number of labels each."""
+    return any(sample.labels is not None for sample in samples)
 
 
 def known_rows(split: RowReader) -> Int64[np.ndarray, "..."]:
@@ -242,7 +253,7 @@ def task_of_file(
     """Join a file's targets to samples by their keys.
 
     Raises:
-        InputError: no key is a sample's.
+        InputError: no key is a sample's; there is nothing to learn, as all of them are one class.
         MismatchError: a class or number is none of ``names``.
     """
     wanted = targets.names if names is None else tuple(names)
@@ -255,6 +266,8 @@ def task_of_file(
     found = [targets.of_key.get(key) for key in keys]
     known = np.array([item is not None for item in found], dtype=np.bool_)
     _check_joined(targets, known, keys, file)
+    if names is None:
+        _check_several(targets.kind, found, file)
     numbers = {name: number for number, name in enumerate(wanted)}
     table = _table(targets.kind, found, numbers)
     return Task(targets.kind, wanted, table, known, _firsts(listings), targets.digest)
@@ -292,6 +305,15 @@ def _check_joined(
         log.warning("%s: %d of %d keys are no sample's", file, strangers, len(targets.of_key))
     if not known.all():
         log.info("%s: %d of %d samples have no target", file, (~known).sum(), len(known))
+
+
+def _check_several(
+    kind: Kind, found: Sequence[tuple[str, ...] | tuple[float, ...] | None], file: Path
+) -> None:
+    classes = {item for item in found if item is not None}
+    if kind == "classes" and len(classes) == 1:
+        what = f"all samples that it names are {classes.pop()[0]!r}: there is nothing to learn"
+        raise InputError(file, what, "name samples of two classes or more")
 
 
 def _table(

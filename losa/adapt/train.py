@@ -8,28 +8,35 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 
-from losa.adapt.adaptor import Adaptor, SideOptions
+from losa.adapt.adaptor import Adaptor
 from losa.adapt.checkpoint import AdaptorCard
 from losa.adapt.course import Course
 from losa.adapt.evaluate import score_part
 from losa.adapt.loader import FeatureLoader
 from losa.adapt.objective import Metrics, objective_of
+from losa.adapt.options import SideOptions
 from losa.adapt.partition import Part, Parts, partition
 from losa.adapt.progress import Phase, Progress, ProgressEvent
 from losa.adapt.registry import build_adaptor
 from losa.adapt.report import AdaptReport
 from losa.adapt.resident import GivesBatches, batches_on
 from losa.adapt.ring import BatchSource, RingOptions
-from losa.adapt.rundir import RunDir, config_digest, default_out, effective, ignored
+from losa.adapt.rundir import (
+    OF_OTHER_TASKS,
+    RunDir,
+    config_digest,
+    default_out,
+    effective,
+    ignored,
+)
 from losa.adapt.source import FeatureSource
 from losa.adapt.targets import Kind
-from losa.adapt.task import targets_digest, task_in, task_scale, with_task
+from losa.adapt.task import kind_in, targets_digest, task_in, task_scale, with_task
 from losa.adapt.trial import Trial
 from losa.config import AdaptConfig
 from losa.device import resolve_compute
@@ -42,13 +49,6 @@ log = logging.getLogger(__name__)
 
 CHECK_STEPS: Final = 64
 """Steps between two looks at the losses and the memory."""
-
-OF_OTHER_TASKS: Final[Mapping[Kind, tuple[str, ...]]] = {
-    "classes": ("regression_loss",),
-    "labels": ("regression_loss",),
-    "numbers": ("label_smoothing", "class_weights"),
-}
-"""Settings that mean nothing to a task."""
 
 ONE_TAP: Final = frozenset({"linear", "attentive"})
 """Adaptors that see the last tap alone; the others' bytes are not read for them."""
@@ -84,14 +84,14 @@ def adapt_on(
     store = with_task(store, config.targets)
     compute = resolve_compute(config.device, config.amp_dtype)
     config = config.model_copy(update={"amp_dtype": compute.amp_dtype})
-    acting = effective(config, used_spec(store, config).taps)
+    acting = effective(config, used_spec(store, config).taps, kind_in(store))
     out = config.out or default_out(acting, store.store_id, targets_digest(store))
     config = config.model_copy(update={"out": out})
     parts = partition(store, val_fraction=config.val_fraction, seed=config.reading_seed)
     check_patience(config, parts)
     card = card_of(store, acting, parts.train)
     aim = objective_of(store, config, card.scale, compute.device, parts.train)
-    _tell_ignored(config, card.task)
+    _tell_ignored(config, card.task, has_val="val" in store.splits)
     options = RingOptions(config.batch_size, compute.device, config.read_threads, config.prefetch)
     devices = [compute.device] if compute.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -129,8 +129,17 @@ def used_spec(store: FeatureSource, config: AdaptConfig) -> FeatureSpec:
     Raises:
         UsageError: the store does not have the taps.
     """
-    taps = resolve_taps(config.taps, store.spec.taps)
-    return store.spec.with_taps(taps[-1:] if config.adaptor in ONE_TAP else taps)
+    return store.spec.with_taps(used_taps(config, store.spec.taps))
+
+
+def used_taps(config: AdaptConfig, have: tuple[int, ...]) -> tuple[int, ...]:
+    """The taps that the adaptor of ``config`` sees, of those that there are.
+
+    Raises:
+        UsageError: they are not among them.
+    """
+    taps = resolve_taps(config.taps, have)
+    return taps[-1:] if config.adaptor in ONE_TAP else taps
 
 
 def card_of(store: FeatureSource, config: AdaptConfig, train: Part | None = None) -> AdaptorCard:
@@ -158,7 +167,7 @@ def card_of(store: FeatureSource, config: AdaptConfig, train: Part | None = None
         listings={name: split.listing for name, split in store.plan.splits.items()},
         exponents=calibration.exponent,
         quantiser=tuple(tuple(map(tuple, tap)) for tap in quantiser),
-        task="classes" if task is None else task.kind,
+        task=kind_in(store),
         targets=digest,
         scale=scale,
     )
@@ -178,12 +187,21 @@ def options_of(config: AdaptConfig) -> SideOptions:
         pool=config.pool,
         dropout=config.dropout,
         width=config.width,
+        token_mixing=config.token_mixing,
+        token_order=config.token_order,
+        time_rank=config.time_rank,
+        clip_frames=config.clip_frames,
+        clip_stride=config.clip_stride,
     )
 
 
-def _tell_ignored(config: AdaptConfig, task: Kind) -> None:
+def _tell_ignored(config: AdaptConfig, task: Kind, *, has_val: bool) -> None:
     default = AdaptConfig.model_fields
-    for names, what in ((ignored(config), config.adaptor), (OF_OTHER_TASKS[task], task)):
+    for names, what in (
+        (ignored(config), config.adaptor),
+        (OF_OTHER_TASKS[task], task),
+        (("val_fraction",) if has_val else (), "a store that has a val split"),
+    ):
         found = [name for name in names if getattr(config, name) != default[name].default]
         if found:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in found)
@@ -191,12 +209,21 @@ def _tell_ignored(config: AdaptConfig, task: Kind) -> None:
 
 
 def new_adaptor(store: FeatureSource, config: AdaptConfig, card: AdaptorCard) -> Adaptor:
-    """Build the untrained adaptor from the seed, with the store's statistics unless ``raw``."""
+    """Build the untrained adaptor from the seed, with the store's statistics unless ``raw``.
+
+    ``auto`` is what the ablation found best: one scale a tap for LoSA, each channel's own mean and
+    scale for the others. Source: docs/decisions/0017-scale-of-a-tap.md.
+    """
     torch.default_generator.manual_seed(config.seed)
     adaptor = build_adaptor(card.adaptor, card.spec, len(card.classes), card.options)
-    if config.standardise == "store":
+    kind = config.standardise
+    if kind == "auto":
+        kind = "tap" if card.adaptor == "losa" else "store"
+    if kind != "raw":
         calibration = store.calibration(card.spec.taps)
         adaptor.standardise.load(calibration.mean, calibration.std)
+    if kind == "tap":
+        adaptor.standardise.by_tap()
     return adaptor
 
 

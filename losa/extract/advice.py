@@ -76,6 +76,8 @@ def policies(profile: Profile) -> list[Setting]:
         ("all", "summary", "float16"),
         ("last", "all", "float16"),
     ]
+    if profile.grid.time > 1:
+        listed += [("auto", "pool:2x4x4", "int8"), (few, "pool:2x4x4", "int8")]
     return [Setting(*one) for one in listed]
 
 
@@ -127,7 +129,8 @@ def verdict(asked: Bill, better: Sequence[Option], room: int | None) -> str:
         return "do not cache: not even the smallest setting fits and pays; train live"
     fits = "" if room is None else "it fits; "
     if asked.pays_after is None:
-        return f"{fits}whether it pays is unknown without measured rates: use --probe"
+        todo = "use --probe" if room is not None else "use --probe, or --budget for what fits"
+        return f"{fits}whether it pays is unknown without measured rates: {todo}"
     return f"{fits}cache it: it has paid after {asked.pays_after:.1f} epochs x trials"
 
 
@@ -136,7 +139,8 @@ def _below(profile: Profile, asked: Setting) -> Iterator[Setting]:
     depth = profile.anatomy.depth
     steps = dict.fromkeys([1, 2, 3, 4, 6, depth // 4, depth // 2])
     taps = dict.fromkeys([asked.taps, *(f"every:{step}" for step in steps if step), "last"])
-    tokens = dict.fromkeys([asked.tokens, "all", "pool:2x2", "pool:4x4", "summary"])
+    coarse = ("pool:2x2x2", "pool:2x4x4") if profile.grid.time > 1 else ()
+    tokens = dict.fromkeys([asked.tokens, "all", "pool:2x2", "pool:4x4", *coarse, "summary"])
     dtypes = dict.fromkeys([asked.dtype, "int8"])
     most = profile.spec(asked)
     for setting in (Setting(a, b, c) for a in taps for b in tokens for c in dtypes):

@@ -59,7 +59,9 @@ def check_rules(augment: Mapping[str, Any] | None) -> None:
 
 
 def view_of(augment: Mapping[str, Any] | None, media: Media, key: str, view: int) -> Media:
-    """Where a sample's bytes are, as one of its views; ``augment`` is the plan's.
+    """Where a sample's bytes are, as one of its views; ``augment`` is the plan's for its split.
+
+    Where nothing is augmented, they are test views of a clip.
 
     Example:
         >>> from pathlib import Path
@@ -71,7 +73,8 @@ def view_of(augment: Mapping[str, Any] | None, media: Media, key: str, view: int
     """
     if view == 0:
         return media
-    assert augment is not None
+    if augment is None:
+        return media.as_test_view(view)
     return media.as_view(view, view_seed(augment["seed"], key, view), augment["policy"])
 
 

@@ -6,7 +6,7 @@ import difflib
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Protocol, runtime_checkable
 
 import timm
@@ -17,9 +17,13 @@ from torch import Tensor, nn
 from losa.device import Compute
 from losa.errors import MismatchError, UsageError
 from losa.extract.known import ALIASES, usual_size
-from losa.extract.tokens import parse_tokens
+from losa.extract.sampling import ClipSampling
+from losa.extract.tokens import parse_frame_tokens, parse_tokens
 from losa.extract.transforms import Preprocessing, preprocessing_of
+from losa.extract.video.building import build_vivit
+from losa.extract.video.framewise import FrameBackbone, clip_grid
 from losa.extract.vit import ViTBackbone, anatomy_of
+from losa.extract.vivitshapes import is_video_model, usual_clip, video_shape
 from losa.extract.weights import build_with_weights
 from losa.features import FeatureSpec, StoreDtype, resolve_taps
 from losa.store.plan import differing_fields
@@ -31,7 +35,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class BackboneRequest:
-    """What was asked for, as it stands on the command line."""
+    """What was asked for, as it stands on the command line.
+
+    ``clip`` says which frames of a clip are seen, and ``frames`` alone that they are spread over
+    it as is usual. With either a backbone for images sees a clip frame by frame; one for clips
+    needs neither.
+    """
 
     model: str
     weights: str | None = None
@@ -40,6 +49,17 @@ class BackboneRequest:
     tokens: str = "all"
     dtype: StoreDtype = "float16"
     compiled: bool = False
+    frames: int | None = None
+    clip: ClipSampling | None = None
+
+    @property
+    def sampling(self) -> ClipSampling | None:
+        """Which frames of a clip are seen; ``None`` where images are."""
+        usual = usual_clip(self.model)
+        if self.clip is not None or (self.frames is None and usual is None):
+            return self.clip
+        frames, stride = usual or (None, None)
+        return ClipSampling(self.frames or frames or 1, stride)
 
 
 @runtime_checkable
@@ -52,11 +72,11 @@ class Backbone(Protocol):
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What an image goes through before it comes here as pixels."""
+        """What an image or clip goes through before it comes here as pixels."""
 
     @property
     def name(self) -> str:
-        """The timm name with its tag."""
+        """The timm name with its tag, or that of a video backbone with its options."""
 
     @property
     def weights_digest(self) -> str:
@@ -76,8 +96,8 @@ class Backbone(Protocol):
     def in_float32(self) -> Backbone | None:
         """The same network without autocast; ``None`` where it computes so already."""
 
-    def __call__(self, pixels: UInt8[Tensor, "b h w 3"]) -> list[Float[Tensor, "b l d"]]:
-        """One plane for each tap, in ascending depth."""
+    def __call__(self, pixels: UInt8[Tensor, "b ... h w 3"]) -> list[Float[Tensor, "b l d"]]:
+        """One plane for each tap, in ascending depth, of images or of clips."""
 
 
 def build_backbone(
@@ -90,27 +110,37 @@ def build_backbone(
         InputError: the weights are not this model's.
         ResourceError: the weights are not here and cannot be fetched.
     """
+    if is_video_model(request.model):
+        return build_vivit(request, device=device, amp_dtype=amp_dtype)
     name = model_name(request.model)
     config = asdict(timm.models.resolve_pretrained_cfg(name))
     with torch.device("meta"):
         anatomy = anatomy_of(timm.create_model(name, num_classes=0), name)
     img_size = _img_size(request.img_size, name, config)
-    grid, pool = parse_tokens(request.tokens, anatomy.grid(img_size))
+    frame, clip = anatomy.grid(img_size), request.sampling
+    kept, pool = parse_tokens(request.tokens, frame)
+    if clip is not None:
+        whole = clip_grid(frame, clip.frames)
+        (kept, pool), (grid, over_time) = parse_frame_tokens(request.tokens, frame, whole)
     taps = resolve_taps(request.taps, tuple(range(anatomy.depth)))
     model, digest = build_with_weights(name, request.weights)
     _resize(model, name, img_size)
     log.info("%s: weights %s, %d x %d pixels", name, digest[:12], *img_size)
-    return ViTBackbone(
+    backbone = ViTBackbone(
         model=model,
         name=name,
         weights_digest=digest,
         preprocessing=preprocessing_of(config, img_size),
-        spec=FeatureSpec(name, taps, grid, anatomy.channels, request.dtype),
+        spec=FeatureSpec(name, taps, kept, anatomy.channels, request.dtype),
         pool=pool,
         device=device,
         amp_dtype=amp_dtype,
         is_compiled=request.compiled,
     )
+    if clip is None:
+        return backbone
+    preprocessing = replace(backbone.preprocessing, clip=clip)
+    return FrameBackbone(backbone, replace(backbone.spec, grid=grid), preprocessing, over_time)
 
 
 @runtime_checkable
@@ -141,7 +171,7 @@ def rebuild_backbone(
     """
     height, width = recorded.preprocessing["img_size"]
     assert height == width
-    spec = recorded.spec
+    spec, clip = recorded.spec, recorded.preprocessing.get("clip")
     request = BackboneRequest(
         model=recorded.backbone["model"],
         weights=weights,
@@ -149,6 +179,7 @@ def rebuild_backbone(
         taps=",".join(str(tap) for tap in spec.taps),
         tokens=recorded.backbone["tokens"],
         dtype=spec.dtype,
+        clip=None if clip is None else ClipSampling.from_json(clip),
     )
     backbone = build_backbone(request, device=compute.device, amp_dtype=compute.amp)
     found = {
@@ -172,6 +203,8 @@ def rebuild_backbone(
 def model_name(text: str) -> str:
     """The timm name, with its tag, that an alias or a timm name stands for.
 
+    Of a video backbone it is the alias, with the options that are not the usual ones.
+
     Raises:
         UsageError: timm has no such model; the message names the closest.
 
@@ -179,6 +212,8 @@ def model_name(text: str) -> str:
         >>> model_name("vit_b")
         'vit_base_patch16_224.orig_in21k'
     """
+    if is_video_model(text):
+        return video_shape(text).name
     name = ALIASES.get(text, text)
     if not _NAME.fullmatch(name) or not timm.is_model(name):
         near = difflib.get_close_matches(text, [*ALIASES, *timm.list_models()], n=3, cutoff=0.0)

@@ -21,17 +21,23 @@ READ_RATES: Final = (7e9, 3e9, 0.5e9)
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Samples of every split, views of a train sample, and who says so."""
+    """Samples of every split, views of a train sample and of others, and who says so."""
 
     samples: Mapping[str, int]
     source: str
     views: int = 1
+    test_views: int = 1
 
     @property
     def rows(self) -> int:
-        """Rows of the store: only train samples have more than one view."""
-        extra = (self.views - 1) * self.samples.get("train", 0)
-        return sum(self.samples.values()) + extra
+        """Rows of the store: one for each view of each sample.
+
+        Example:
+            >>> Counts({"train": 10, "val": 2}, "published", views=3, test_views=12).rows
+            54
+        """
+        train = self.samples.get("train", 0)
+        return train * self.views + (sum(self.samples.values()) - train) * self.test_views
 
     @property
     def epoch(self) -> int:

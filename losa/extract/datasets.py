@@ -12,8 +12,9 @@ from typing import Final
 from losa.errors import UsageError
 from losa.extract import torchsets, vtab
 from losa.extract.annotations import path_kind
+from losa.extract.clips import sets as clipsets
 from losa.extract.csvset import list_csv
-from losa.extract.folders import list_folder
+from losa.extract.folders import CLIPS, IMAGES, FileKind, list_folder
 from losa.extract.inat import RELEASES, load_inat
 from losa.extract.samples import Dataset, Listing, arranged, stratified_split
 
@@ -33,11 +34,12 @@ class KnownDataset:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What comes behind the kind, where named data sets lie, and the splits asked for."""
+    """What comes behind the kind, where named data sets lie, the splits asked for, what files."""
 
     rest: str
     data_dir: Path
     splits: tuple[str, ...] | None
+    files: FileKind = IMAGES
 
 
 def known_datasets() -> tuple[KnownDataset, ...]:
@@ -66,14 +68,20 @@ def known_datasets() -> tuple[KnownDataset, ...]:
         ),
         *(KnownDataset(name, year.layout, year.source) for name, year in RELEASES.items()),
         KnownDataset("vtab/TASK", f"{vtab.LAYOUT}; vtab/TASK:1000; {tasks}", vtab.SOURCE),
+        *(KnownDataset(name, one.layout, one.source) for name, one in clipsets.SETS.items()),
         *(KnownDataset(name, known.layout, known.source) for name, known in torchsets.SETS.items()),
     )
 
 
 def load_dataset(
-    text: str, data_dir: Path, *, splits: tuple[str, ...] | None = None, seed: int = 0
+    text: str,
+    data_dir: Path,
+    *,
+    splits: tuple[str, ...] | None = None,
+    seed: int = 0,
+    is_clips: bool = False,
 ) -> Dataset:
-    """List the samples of a data set; no image is opened.
+    """List the samples of a data set; no image or clip is opened.
 
     Args:
         text: a registered name, ``folder:PATH``, ``csv:FILE``, ``wds:SHARDS``, ``hf:NAME``, or a
@@ -81,6 +89,7 @@ def load_dataset(
         data_dir: where registered data sets lie.
         splits: splits to list; ``None`` lists all.
         seed: of the stratified 80/20 split that a data set without splits gets.
+        is_clips: samples are clips; those of some registered data sets always are.
 
     Raises:
         UsageError: the name is not known, or a split asked for does not exist.
@@ -88,7 +97,9 @@ def load_dataset(
         ResourceError: shards cannot be fetched.
     """
     splits = splits or None
-    if text in RELEASES:
+    if is_clips:
+        dataset = arranged(_clip_listing(text, data_dir, splits), seed)
+    elif text in RELEASES:
         found = load_inat(text, data_dir, splits)
         dataset = Dataset(text, found.root, found.splits, found.classes)
     else:
@@ -104,13 +115,15 @@ def _listing(text: str, data_dir: Path, splits: tuple[str, ...] | None) -> Listi
     kind, separator, rest = text.partition(":")
     if kind in _KINDS and rest:
         return _KINDS[kind](_Asked(rest, data_dir, splits))
+    if kind in clipsets.SETS:
+        return clipsets.list_clip_set(text, data_dir)
     if text.startswith(vtab.PREFIX):
         return vtab.list_task(text.removeprefix(vtab.PREFIX), data_dir, splits)
     if not separator and (text in torchsets.SETS or text in torchsets.REFUSED):
         return torchsets.list_known(text, data_dir)
     place = path_kind(Path(text))
     if place is None:
-        near = difflib.get_close_matches(text, (*RELEASES, *torchsets.SETS), n=1)
+        near = difflib.get_close_matches(text, (*RELEASES, *torchsets.SETS, *clipsets.SETS), n=1)
         todo = f"did you mean {near[0]}? " if near else ""
         what = f"{text!r} is neither a known data set nor a path that exists"
         raise UsageError("--dataset", what, f"{todo}see losa datasets")
@@ -119,8 +132,25 @@ def _listing(text: str, data_dir: Path, splits: tuple[str, ...] | None) -> Listi
     return list_csv(Path(text))
 
 
+def _clip_listing(text: str, data_dir: Path, splits: tuple[str, ...] | None) -> Listing:
+    """As :func:`_listing`, of clips."""
+    kind, _, rest = text.partition(":")
+    if kind in clipsets.SETS:
+        return clipsets.list_clip_set(text, data_dir)
+    if kind in ("folder", "csv") and rest:
+        return _KINDS[kind](_Asked(rest, data_dir, splits, CLIPS))
+    place = path_kind(Path(text))
+    if place is None or kind in ("folder", "csv"):
+        names = ", ".join(clipsets.SETS)
+        what = f"{text!r} is no data set of clips"
+        raise UsageError("--dataset", what, f"use folder:PATH, csv:FILE, or one of {names}")
+    if place == "folder":
+        return list_folder(Path(text), named=splits is not None, kind=CLIPS)
+    return list_csv(Path(text))
+
+
 def _list_folder(asked: _Asked) -> Listing:
-    return list_folder(Path(asked.rest), named=asked.splits is not None)
+    return list_folder(Path(asked.rest), named=asked.splits is not None, kind=asked.files)
 
 
 def _list_csv(asked: _Asked) -> Listing:

@@ -1,4 +1,4 @@
-"""Batches of decoded images, in order, a bounded number ahead.
+"""Batches of decoded images or clips, in order, a bounded number ahead.
 
 Each of a few threads has a process that decodes for it (``losa/extract/workers.py``), so that an
 image may kill or block its decoder without ending the run; or, with no workers, one thread decodes
@@ -25,7 +25,7 @@ from losa.errors import ResourceError
 from losa.extract.images import ImageError, filter_warnings, load_pixels
 from losa.extract.media import Media, as_media
 from losa.extract.transforms import Preprocessing
-from losa.extract.workers import IMAGE_SECONDS, DecodeWorkers, Load, Pixels
+from losa.extract.workers import CLIP_SECONDS, IMAGE_SECONDS, DecodeWorkers, Load, Pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +41,18 @@ class DecodeFailure:
 class DecodedBatch:
     """Pixels of a batch; failed samples and the padding at its end are zero."""
 
-    pixels: UInt8[np.ndarray, "b h w 3"]
+    pixels: UInt8[np.ndarray, "b ... h w 3"]
     failures: tuple[DecodeFailure, ...]
 
 
 class DecodePool:
-    """Decodes batches of images ahead of their use.
+    """Decodes batches of images, or of clips, ahead of their use.
 
     Args:
-        preprocessing: what every image goes through.
+        preprocessing: what every image goes through; with a ``clip``, every frame of a clip.
         workers: decode processes; with 0, one thread of this process decodes, and an image that
             crashes or blocks its decoder then crashes or blocks this process.
-        seconds: how long a decode process may take for one image.
+        seconds: how long a decode process may take for one image or clip; ``None``: the usual.
         opened_ns: files written after this time, as ``time.time_ns`` counts it, have changed under
             the run; ``None``: that is nobody's concern.
 
@@ -70,27 +70,28 @@ class DecodePool:
         preprocessing: Preprocessing,
         *,
         workers: int,
-        seconds: float = IMAGE_SECONDS,
+        seconds: float | None = None,
         opened_ns: int | None = None,
     ) -> None:
         self._preprocessing = preprocessing
         self._workers = workers
-        self._seconds = seconds
+        usual = IMAGE_SECONDS if preprocessing.clip is None else CLIP_SECONDS
+        self._seconds = usual if seconds is None else seconds
         self._opened_ns = opened_ns
         self._executor: ThreadPoolExecutor | None = None
         self._decoder: _InThisProcess | DecodeWorkers | None = None
         self._filters = ExitStack()
 
     def __enter__(self) -> DecodePool:
-        load = partial(load_pixels, preprocessing=self._preprocessing, opened_ns=self._opened_ns)
+        load = self._load()
         if self._workers == 0:
             # Here and not around every image: filters belong to the process, not to a thread.
             self._filters.enter_context(warnings.catch_warnings())
             filter_warnings()
             self._decoder = _InThisProcess(load)
         else:
-            size = self._preprocessing.img_size
-            self._decoder = DecodeWorkers(load, size, seconds=self._seconds)
+            shape = self._preprocessing.shape
+            self._decoder = DecodeWorkers(load, shape, seconds=self._seconds)
         self._executor = ThreadPoolExecutor(max(1, self._workers), "losa-decode")
         return self
 
@@ -131,6 +132,16 @@ class DecodePool:
             for future in pending:
                 future.cancel()
 
+    def _load(self) -> Load:
+        """How one image, or one clip, becomes pixels."""
+        preprocessing, opened_ns = self._preprocessing, self._opened_ns
+        if preprocessing.clip is None:
+            return partial(load_pixels, preprocessing=preprocessing, opened_ns=opened_ns)
+        # Images are decoded without what only clips need.
+        from losa.extract.clips.loading import load_clip
+
+        return partial(load_clip, preprocessing=preprocessing, opened_ns=opened_ns)
+
     def _submit(self, items: tuple[Media, ...], rows: int) -> Future[DecodedBatch]:
         """Hand one batch to whoever decodes."""
         assert self._executor is not None, "enter the pool before asking for batches"
@@ -140,7 +151,7 @@ class DecodePool:
     def _decoded(self, items: tuple[Media, ...], rows: int) -> DecodedBatch:
         """Decode one batch, in a thread of the pool."""
         assert self._decoder is not None
-        pixels = np.zeros((rows, *self._preprocessing.img_size, 3), np.uint8)
+        pixels = np.zeros((rows, *self._preprocessing.shape), np.uint8)
         failures = []
         for position, found in enumerate(self._decoder.outcomes(items)):
             if isinstance(found, ImageError):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from losa.config import ExtractConfig
 from losa.errors import InputError, UsageError
 from losa.extract.advice import Option, fitting, policies, suits, verdict
+from losa.extract.clips.asking import asked_clip
 from losa.extract.costing import Bill, Counts, Rates, bill
 from losa.extract.datasets import Dataset, load_dataset
 from losa.extract.known import Profile, Setting, known_size
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 LISTED = "listed here"
+ANY_DECODER: Final = "decord"
+"""Which one reads the clips makes no difference to a bill, and none need be installed for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +53,13 @@ class Estimate:
         return {
             "model": self.profile.name,
             "img_size": list(self.profile.img_size),
+            "frames": self.profile.frames,
             "parameters": self.profile.parameters,
             "dataset": self.config.dataset,
             "samples": dict(self.counts.samples),
             "samples_from": self.counts.source,
             "views": self.counts.views,
+            "test_views": self.counts.test_views,
             "taps": list(spec.taps),
             "tokens": spec.grid.num_tokens,
             "store_dtype": spec.dtype,
@@ -76,7 +81,8 @@ def estimate(
         LosaError: the backbone, the data set or the settings are not what they should be.
     """
     started = time.monotonic()
-    profile = profile_of(config.model, config.img_size)
+    clip = asked_clip(config, ANY_DECODER)
+    profile = profile_of(config.model, config.img_size, None if clip is None else clip.frames)
     setting = setting_of(config)
     profile.spec(setting)
     counts, dataset = count_samples(config)
@@ -116,10 +122,15 @@ def count_samples(config: ExtractConfig) -> tuple[Counts, Dataset | None]:
         UsageError: a split was asked for that there is not, or whose size is not known.
         InputError: the data set is not there or damaged, and no size of it is known.
     """
-    known = known_size(config.dataset)
+    known, clip = known_size(config.dataset), asked_clip(config, ANY_DECODER)
+    test_views = 1 if clip is None else clip.test_views
     try:
         dataset = load_dataset(
-            config.dataset, config.data_dir, splits=config.split, seed=config.seed
+            config.dataset,
+            config.data_dir,
+            splits=config.split,
+            seed=config.seed,
+            is_clips=clip is not None,
         )
     except InputError as error:
         if known is None:
@@ -127,14 +138,14 @@ def count_samples(config: ExtractConfig) -> tuple[Counts, Dataset | None]:
         logger.info("%s; its published size counts", error)
     else:
         samples = {name: len(listed) for name, listed in dataset.splits.items()}
-        return Counts(samples, LISTED, config.views), dataset
+        return Counts(samples, LISTED, config.views, test_views), dataset
     wanted = known.splits if config.split is None else config.split
     unknown = [name for name in wanted if name not in known.splits]
     if unknown:
         what = f"how many {unknown[0]!r} samples {config.dataset} has is not known here"
         raise UsageError("--split", what, f"put it there, or use {', '.join(known.splits)}")
     samples = {name: known.splits[name] for name in wanted}
-    return Counts(samples, known.source, config.views), None
+    return Counts(samples, known.source, config.views, test_views), None
 
 
 def _table(profile: Profile, asked: Bill, counts: Counts, rates: Rates) -> tuple[Option, ...]:

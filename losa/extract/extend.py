@@ -14,6 +14,7 @@ import numpy as np
 
 from losa.config import ExtractConfig
 from losa.errors import LockedError, MismatchError, ResourceError, StoreError
+from losa.extract.clips.asking import flags_of
 from losa.extract.decode import DecodePool
 from losa.extract.extraction import Extraction, Progress, decode_pool, report_extraction
 from losa.extract.fleet import ALONE, BEFORE, SEALING, Place, Share
@@ -25,6 +26,7 @@ from losa.extract.planning import (
     wanted_plan,
 )
 from losa.extract.rows import Skipped
+from losa.extract.sampling import ClipSampling
 from losa.interrupt import StopRequest
 from losa.store import Plan, Store, files, layout, open_store
 from losa.store.extending import (
@@ -140,11 +142,18 @@ def _as_stored(config: ExtractConfig, plan: Plan) -> ExtractConfig:
         "calibration_rows": plan.calibration_rows,
         "views": plan.views,
         **({} if plan.augment is None else {"augment": plan.augment["policy"]}),
+        **_stored_clip(plan),
     }
     changes = {name: value for name, value in stored.items() if name not in config.model_fields_set}
     asked = config.split if "split" in config.model_fields_set else ()
     changes["split"] = None if asked is None else tuple(sorted({*asked, *plan.splits}))
     return config.model_copy(update=changes)
+
+
+def _stored_clip(plan: Plan) -> dict[str, Any]:
+    """Which frames of clips a store was extracted with; nothing of images."""
+    recorded = plan.preprocessing.get("clip")
+    return {} if recorded is None else flags_of(ClipSampling.from_json(recorded))
 
 
 def _stored_inputs(path: Path, plan: Plan) -> tuple[str, int]:

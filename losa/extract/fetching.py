@@ -81,6 +81,8 @@ def fetch_shards(pattern: str, urls: Sequence[str], cache: Path) -> list[Path]:
         what = f"{nameless(pattern)} names shards of one name in several folders"
         raise UsageError("--dataset", what, "give a pattern for each folder, joined by ::")
     missing = {url: place for url, place in places.items() if not _is_whole(place)}
+    for place in missing.values():
+        _tell_if_cut(place)
     if missing:
         log.info("%s: fetching %d of %d shards", nameless(pattern), len(missing), len(urls))
         _make(folder)
@@ -250,10 +252,14 @@ def _is_whole(place: Path) -> bool:
         return False
     except OSError as error:
         raise files.resource_error(place, error) from None
-    wanted = _recorded(place).get("size", size)
-    if wanted != size:
+    return bool(_recorded(place).get("size", size) == size)
+
+
+def _tell_if_cut(place: Path) -> None:
+    """Say of a shard that is in the cache and not whole that it is fetched again."""
+    with suppress(FileNotFoundError):
+        size, wanted = place.stat().st_size, _recorded(place).get("size")
         log.warning("%s has %d bytes, not %s: it is fetched again", place, size, wanted)
-    return bool(wanted == size)
 
 
 def _check_unchanged(here: Mapping[str, Path]) -> None:

@@ -86,7 +86,7 @@ def rate_of(backbone: Backbone) -> Rate:
     quantiser = torch.ones(2, spec.channels, device=device) if spec.dtype == "int8" else None
 
     def work(batch: int) -> list[Encoded]:
-        pixels = torch.zeros(batch, *backbone.preprocessing.img_size, 3, dtype=torch.uint8)
+        pixels = torch.zeros(batch, *backbone.preprocessing.shape, dtype=torch.uint8)
         planes = backbone(pixels.to(device))
         return [encode(plane, spec.dtype, 0, quantiser) for plane in planes]
 

@@ -30,6 +30,7 @@ RESTARTS: Final = 3
 
 BEFORE: Final = "before it wrote a row"
 SEALING: Final = "while it sealed the store"
+EXTENDING: Final = "while it put an extension in the place of its store"
 """How far a process was that was told to end where nothing is to be finished before."""
 
 

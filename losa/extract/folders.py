@@ -1,4 +1,4 @@
-"""Folders of images: split/class/file, class/file, or files alone, which have no labels."""
+"""Folders of images or clips: split/class/file, class/file, or files alone, without labels."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import errno
 import logging
 import os
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from losa.errors import InputError, ResourceError
 from losa.extract.annotations import Listed, path_kind, safe_split
+from losa.extract.clips.readers import EXTENSIONS as CLIP_EXTENSIONS
 from losa.extract.images import EXTENSIONS
 from losa.extract.samples import USUAL_SPLITS, Listing
 
@@ -21,20 +23,34 @@ _LAYOUTS: Final = {_CLASSES: "class/file", _SPLITS: "split/class/file"}
 log = logging.getLogger(__name__)
 
 
-def list_folder(root: Path, *, named: bool) -> Listing:
+@dataclass(frozen=True, slots=True)
+class FileKind:
+    """Files that a folder is looked through for: their endings, and what messages call them."""
+
+    noun: str
+    extensions: frozenset[str]
+    example: str
+
+
+IMAGES: Final = FileKind("images", EXTENSIONS, "picture.jpg")
+CLIPS: Final = FileKind("clips", CLIP_EXTENSIONS, "clip.mp4")
+
+
+def list_folder(root: Path, *, named: bool, kind: FileKind = IMAGES) -> Listing:
     """A data set whose folders are its classes, perhaps below folders that are its splits.
 
     Args:
         root: the folder.
         named: splits were asked for by name, so that their names may be unusual.
+        kind: of the files that are looked for.
 
     Raises:
-        InputError: the folder is missing, holds no images, or mixes layouts.
+        InputError: the folder is missing, holds no such files, or mixes layouts.
     """
     if path_kind(root) != "folder":
-        raise InputError(root, "is missing or no folder", "name a folder of images")
+        raise InputError(root, "is missing or no folder", f"name a folder of {kind.noun}")
     ignored: list[str] = []
-    found = [path.split("/") for path in sorted(images_below(root, ignored))]
+    found = [path.split("/") for path in sorted(files_below(root, ignored, kind))]
     deeper = [parts for parts in found if len(parts) > _FLAT]
     if deeper:
         # A picture beside the folders of the classes, such as a preview, belongs to none of them.
@@ -42,39 +58,43 @@ def list_folder(root: Path, *, named: bool) -> Listing:
         found = deeper
     if ignored:
         log.info(
-            "%s: ignored %d hidden files, files that are no images, or in no class",
+            "%s: ignored %d hidden files, files that are no %s, or in no class",
             root,
             len(ignored),
+            kind.noun,
         )
-    depth = _depth(found, root)
+    depth = _depth(found, root, kind)
     listed = [_listed(parts, depth, root) for parts in found]
     if depth == _SPLITS:
         if not named:
-            _check_splits({parts[0] for parts in found}, root)
-        _check_filled(root, {item.split for item in listed})
+            _check_splits({parts[0] for parts in found}, root, kind)
+        _check_filled(root, {item.split for item in listed}, kind)
     elif depth == _CLASSES and not named:
-        _check_classes({parts[0] for parts in found}, root)
+        _check_classes({parts[0] for parts in found}, root, kind)
     # The folder's name and not its path: a store must not depend on where its images lay.
     classes = () if depth == _FLAT else None
     return Listing(f"folder:{root.resolve().name}", root, root, listed, classes)
 
 
-def images_below(root: Path, ignored: list[str]) -> Iterator[str]:
-    """Paths of image files below a folder, relative to it; links are followed, loops are not."""
-    return _images_below(root, (), ignored)
+def files_below(root: Path, ignored: list[str], kind: FileKind = IMAGES) -> Iterator[str]:
+    """Paths of files below a folder, relative to it; links are followed, loops are not."""
+    return _files_below(root, (), ignored, kind)
 
 
-def _depth(found: Sequence[Sequence[str]], root: Path) -> int:
-    """Parts of a path in the layout that all images follow."""
+def _depth(found: Sequence[Sequence[str]], root: Path, kind: FileKind) -> int:
+    """Parts of a path in the layout that all files follow."""
     first: dict[int, Sequence[str]] = {}
     for parts in found:
         first.setdefault(min(len(parts), _SPLITS), parts)
     if len(first) > 1:
         shown = [f"{_LAYOUTS[depth]} ({'/'.join(first[depth])})" for depth in sorted(first)]
-        raise InputError(root, f"mixes {' and '.join(shown)}", "use one layout for all images")
+        raise InputError(
+            root, f"mixes {' and '.join(shown)}", f"use one layout for all {kind.noun}"
+        )
     if not first or (_FLAT in first and _has_folders(root)):
-        what = "holds no folders with images"
-        raise InputError(root, what, "lay it out as class/picture.jpg or split/class/picture.jpg")
+        what = f"holds no folders with {kind.noun}"
+        todo = f"lay it out as class/{kind.example} or split/class/{kind.example}"
+        raise InputError(root, what, todo)
     return next(iter(first))
 
 
@@ -94,7 +114,7 @@ def _listed(parts: Sequence[str], depth: int, root: Path) -> Listed:
     return Listed(path, parts[1], safe_split(parts[0], root, parts[0]), path)
 
 
-def _check_splits(tops: Collection[str], root: Path) -> None:
+def _check_splits(tops: Collection[str], root: Path, kind: FileKind) -> None:
     """Folders of class/subfolder/file must not pass for splits: one top folder has a usual name."""
     if any(top.lower() in SPLIT_FOLDERS for top in tops):
         return
@@ -103,27 +123,27 @@ def _check_splits(tops: Collection[str], root: Path) -> None:
         root,
         f"reads as split/class/file, but none of {shown} is a usual name of a split",
         f"rename the splits' folders ({', '.join(SPLIT_FOLDERS)}) or name them with --split; "
-        "if they are classes, move their pictures up to class/picture.jpg",
+        f"if they are classes, move their {kind.noun} up to class/{kind.example}",
     )
 
 
-def _check_classes(tops: Collection[str], root: Path) -> None:
-    """Folders of splits that hold pictures and no classes must not pass for classes."""
+def _check_classes(tops: Collection[str], root: Path, kind: FileKind) -> None:
+    """Folders of splits that hold files and no classes must not pass for classes."""
     if all(top.lower() in SPLIT_FOLDERS for top in tops):
         shown = ", ".join(repr(top) for top in sorted(tops))
-        todo = "lay them out as split/class/picture.jpg, or list them in a csv: with path,split"
+        todo = f"lay them out as split/class/{kind.example}, or list them in a csv: with path,split"
         raise InputError(root, f"reads as class/file, but {shown} are names of splits", todo)
 
 
-def _check_filled(root: Path, filled: Collection[str | None]) -> None:
+def _check_filled(root: Path, filled: Collection[str | None], kind: FileKind) -> None:
     """A folder of a usual split that holds nothing was hardly meant."""
     for split in USUAL_SPLITS:
         if split not in filled and path_kind(root / split) == "folder":
-            raise InputError(root / split, "holds no images", "fill it, or remove it")
+            raise InputError(root / split, f"holds no {kind.noun}", "fill it, or remove it")
 
 
-def _images_below(
-    root: Path, above: tuple[tuple[int, int], ...], ignored: list[str]
+def _files_below(
+    root: Path, above: tuple[tuple[int, int], ...], ignored: list[str], kind: FileKind
 ) -> Iterator[str]:
     try:
         status = root.stat()
@@ -135,24 +155,24 @@ def _images_below(
         ignored.append(str(root))
         return
     for entry in entries:
-        is_image = os.path.splitext(entry.name)[1].lower() in EXTENSIONS  # noqa: PTH122 -- a plain name
+        is_wanted = os.path.splitext(entry.name)[1].lower() in kind.extensions  # noqa: PTH122 -- a plain name
         if entry.name.startswith("."):
             ignored.append(entry.name)
-        elif _is_folder(entry, is_image=is_image):
-            for path in _images_below(root / entry.name, (*above, here), ignored):
+        elif _is_folder(entry, is_wanted=is_wanted):
+            for path in _files_below(root / entry.name, (*above, here), ignored, kind):
                 yield f"{entry.name}/{path}"
-        elif is_image:
+        elif is_wanted:
             yield entry.name
         else:
             ignored.append(entry.name)
 
 
-def _is_folder(entry: os.DirEntry[str], *, is_image: bool) -> bool:
-    """Whether images may lie below an entry; a link that leads nowhere is left to the decoder."""
+def _is_folder(entry: os.DirEntry[str], *, is_wanted: bool) -> bool:
+    """Whether files may lie below an entry; a link that leads nowhere is left to the decoder."""
     try:
         return entry.is_dir()
     except OSError as error:
-        if is_image or error.errno == errno.ELOOP:
+        if is_wanted or error.errno == errno.ELOOP:
             return False
         what = f"cannot be looked at ({error.strerror})"
         raise ResourceError(entry.path, what, "check it") from None

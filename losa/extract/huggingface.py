@@ -52,10 +52,13 @@ def list_rows(text: str, splits: tuple[str, ...] | None) -> Listing:
         splits: splits to list; ``None`` lists all.
 
     Raises:
-        UsageError: the library is not installed.
+        UsageError: the library is not installed; no column stands behind ``?label=``.
         InputError: the data set is missing, or its rows are not one image each.
     """
     options = hub_options(text)
+    if options == _LABEL:
+        what = f"{text} names no column behind {_LABEL}"
+        raise UsageError("--dataset", what, "name the column of labels, or leave it away")
     text, column = text.removesuffix(options), options.removeprefix(_LABEL) or None
     folder = Path(text) if path_kind(Path(text)) == "folder" else None
     if folder is None and text.startswith(("/", ".", "~")):

@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
@@ -79,6 +80,8 @@ class ImageStatus(IntEnum):
     TIMEOUT = 10
     CHANGED = 11
     NONFINITE = 12
+    DAMAGED = 13
+    SHORT = 14
 
 
 class ImageError(InputError):
@@ -103,19 +106,35 @@ def load_pixels(
     Raises:
         ImageError: the file is missing, is no regular file, or holds no usable image.
     """
-    path = as_media(place).path
-    image = open_rgb(place, opened_ns)
+    return as_seen(open_rgb(place, opened_ns), as_media(place), preprocessing)
+
+
+def as_seen(
+    image: Image.Image, media: Media, preprocessing: Preprocessing, side: Fraction | None = None
+) -> UInt8[np.ndarray, "h w 3"]:
+    """An upright RGB image resized and cropped, or the view of it that ``media`` is.
+
+    Args:
+        image: decoded, of any size.
+        media: what it is a view of.
+        preprocessing: what it goes through.
+        side: where the crop lies along the longer side, from 0 to 1; ``None``: in the middle.
+
+    Raises:
+        ImageError: once resized it would be too large.
+    """
     target = _resized_size(image.size, preprocessing)
     if target[0] * target[1] > MAX_PIXELS:
-        raise ImageError(path, ImageStatus.TOO_LARGE, TOO_LARGE)
-    media = as_media(place)
-    if media.view:
+        raise ImageError(media.path, ImageStatus.TOO_LARGE, TOO_LARGE)
+    if media.policy:
         # Only now: what is too large is so in every view of it.
         from losa.extract.augment import augmented
 
         return augmented(image, media, preprocessing)
     if target != image.size:
         image = image.resize(target, Image.Resampling[preprocessing.interpolation.upper()])
+    if side is not None and min(target) >= max(preprocessing.img_size):
+        return np.array(_side_crop(image, preprocessing, side))
     return np.array(_centre_crop(image, preprocessing))
 
 
@@ -136,7 +155,7 @@ def open_rgb(place: Path | Media, opened_ns: int | None = None) -> Image.Image:
     """
     media = as_media(place)
     path = media.path
-    with _regular_file(path, opened_ns) as whole:
+    with regular_file(path, opened_ns) as whole:
         try:
             file = whole if media.size is None else _piece(whole, media)
             return _decoded(file, path) if media.shape is None else _raw(file, media.shape)
@@ -182,7 +201,7 @@ def _raw(file: _Bytes, shape: tuple[int, int, int]) -> Image.Image:
 
 
 @contextmanager
-def _regular_file(path: Path, opened_ns: int | None) -> Iterator[_Bytes]:
+def regular_file(path: Path, opened_ns: int | None) -> Iterator[_Bytes]:
     """Open a file for reading, but never wait for a pipe or read from a device.
 
     What changes under the run has no pixels, and no other fault either: what is half written
@@ -292,6 +311,17 @@ def _centre_crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Imag
     canvas = Image.new("RGB", (width, height), fill)
     canvas.paste(image, (-left, -top))
     return canvas
+
+
+def _side_crop(image: Image.Image, preprocessing: Preprocessing, side: Fraction) -> Image.Image:
+    """Cut a part out that lies anywhere along the longer side, and in the middle of the other."""
+    height, width = preprocessing.img_size
+    left, top = _crop_start(image.width, width), _crop_start(image.height, height)
+    if image.width >= image.height:
+        left = round(side * (image.width - width))
+    else:
+        top = round(side * (image.height - height))
+    return image.crop((left, top, left + width, top + height))
 
 
 def _crop_start(have: int, want: int) -> int:

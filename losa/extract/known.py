@@ -6,10 +6,11 @@ Bytes and FLOPs follow from these numbers, so a bill can be written before anyth
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from losa.errors import UsageError
+from losa.extract.vivitshapes import SHAPES, VideoShape, block_flops
 from losa.extract.windows import kept_grid
 from losa.features import FeatureSpec, StoreDtype, TokenGrid, resolve_taps
 
@@ -33,8 +34,9 @@ class Anatomy:
             UsageError: the size is not a multiple of the patch size.
 
         Example:
-            >>> Anatomy(depth=12, channels=384, prefix=1, patch_size=(14, 14)).grid((224, 224))
-            TokenGrid(height=16, width=16, time=1, prefix=1)
+            >>> anatomy = Anatomy(depth=12, channels=384, prefix=1, patch_size=(14, 14))
+            >>> anatomy.grid((224, 224)).num_tokens
+            257
         """
         for side, patch in zip(img_size, self.patch_size, strict=True):
             if side % patch:
@@ -50,8 +52,9 @@ class Anatomy:
 class KnownModel:
     """One line of ``losa models``; the image size is losa's default.
 
-    ``mlp`` is the width of an MLP of two matrices with as many weights, which is a plain one's own:
-    of a gated one (SwiGLU) one and a half times its width.
+    ``frames`` are those of a video backbone's clips, 1 of one that sees images. ``mlp`` is the
+    width of an MLP of two matrices with as many weights, which is a plain one's own: of a gated one
+    (SwiGLU) one and a half times its width.
     """
 
     alias: str
@@ -62,6 +65,7 @@ class KnownModel:
     parameters: int
     patch: int
     mlp: int
+    frames: int = 1
 
 
 # Written down so that listing and pricing build nothing; tests hold every number against timm.
@@ -87,13 +91,21 @@ _KNOWN: Final = (
     ),
 )
 
+_VIDEO: Final = tuple(
+    KnownModel(
+        *(one.alias, one.alias, one.blocks, one.width, one.img_size, one.parameters),
+        *(one.patch, one.mlp, one.frames),
+    )
+    for one in SHAPES
+)
+
 ALIASES: Final[Mapping[str, str]] = {model.alias: model.name for model in _KNOWN}
 """Short names for ``--model``, and the timm name each stands for."""
 
 
 def known_models() -> tuple[KnownModel, ...]:
     """The aliases and what they stand for; any plain vision transformer of timm works as well."""
-    return _KNOWN
+    return _KNOWN + _VIDEO
 
 
 def usual_size(name: str, native: tuple[int, int]) -> tuple[int, int]:
@@ -117,33 +129,56 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A backbone at an image size, as far as bytes and FLOPs go."""
+    """A backbone at an image size, as far as bytes and FLOPs go.
+
+    With ``frames`` it is one of clips: of a ``video`` shape, else an image transformer that sees
+    every frame by itself.
+    """
 
     name: str
     anatomy: Anatomy
     mlp: int
     parameters: int
     img_size: tuple[int, int]
+    frames: int | None = None
+    video: VideoShape | None = None
+
+    @property
+    def grid(self) -> TokenGrid:
+        """Token grid of a sample, an image or a clip.
+
+        Raises:
+            UsageError: image size or frames are no multiple of the patch's or tubelet's.
+        """
+        if self.video is not None:
+            return self.video.grid(self.img_size, self.frames or self.video.frames)
+        frame = self.anatomy.grid(self.img_size)
+        if self.frames is None:
+            return frame
+        prefix = self.frames * frame.prefix
+        return replace(frame, time=self.frames, prefix=prefix, is_prefix_per_step=True)
 
     def spec(self, setting: Setting) -> FeatureSpec:
         """The features that a setting keeps.
 
         Raises:
-            UsageError: the image size, taps, tokens or dtype cannot be meant.
+            UsageError: the image size, frames, taps, tokens or dtype cannot be meant.
         """
-        grid, _ = kept_grid(setting.tokens, self.anatomy.grid(self.img_size))
+        grid, _ = kept_grid(setting.tokens, self.grid)
         taps = resolve_taps(setting.taps, tuple(range(self.anatomy.depth)))
         return FeatureSpec(self.name, taps, grid, self.anatomy.channels, setting.dtype)
 
     def flops(self, blocks: int) -> int:
-        """FLOPs of one image through the first blocks: 2 a multiplication, no patch embedding.
+        """FLOPs of one image or clip through the first blocks: those of the blocks alone.
 
-        Source: n * (2 * (4 * d^2 + 2 * d * m) + 4 * n * d) a block, of n tokens, d channels and an
-        MLP of width m (projections of attention and MLP, and attention itself).
+        Source: :func:`losa.extract.vivitshapes.block_flops`, of all tokens of an image, of each
+        frame by itself, or as :meth:`losa.extract.vivitshapes.VideoShape.flops` has it.
         """
-        tokens, width = self.anatomy.grid(self.img_size).num_tokens, self.anatomy.channels
-        weights = 4 * width**2 + 2 * width * self.mlp
-        return blocks * tokens * (2 * weights + 4 * tokens * width)
+        if self.video is not None:
+            return self.video.flops(self.grid, blocks)
+        tokens = self.anatomy.grid(self.img_size).num_tokens
+        each = block_flops(tokens, self.anatomy.channels, self.mlp)
+        return (self.frames or 1) * blocks * each
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +197,16 @@ _SIZES: Final[Mapping[str, KnownSize]] = {
     "inat2021": KnownSize(
         {"train": 2_686_843, "val": 100_000}, "its competition's page of 2021, the full train set"
     ),
+    "k400": KnownSize(
+        {"train": 240_436, "val": 19_796},
+        "the copy of MMAction2's model zoo; others have fewer, for videos vanish",
+    ),
+    "k600": KnownSize(
+        {"train": 392_000, "val": 30_000}, "thousands as its users count them; videos vanish"
+    ),
+    "ssv2": KnownSize({"train": 168_913, "val": 24_777}, "its page; the test set is not labelled"),
+    "ucf101": KnownSize({"train": 9_537, "test": 3_783}, "split 1 of the lists on its page"),
+    "hmdb51": KnownSize({"train": 3_570, "test": 1_530}, "split 1 of the lists on its page"),
 }
 _VTAB: Final = KnownSize({"train": 800, "val": 200}, "VTAB-1k's lists; its test sets not priced")
 _VTAB_FINAL: Final = KnownSize({"train": 1000}, _VTAB.source)

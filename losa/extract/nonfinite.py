@@ -128,7 +128,7 @@ class Misfits:
         if self._exact is None:
             return []
         log.info("%s: computed again in float32", batch.samples[position].path)
-        return _alone(self._exact, torch.from_numpy(batch.decoded.pixels), position)
+        return alone(self._exact, torch.from_numpy(batch.decoded.pixels), position)
 
     def _failure(self, batch: RowBatch, position: int, tap: int) -> DecodeFailure:
         """What a row that does not fit becomes.
@@ -170,7 +170,7 @@ class AsStored:
             self._quantisers = list(torch.from_numpy(quantiser).to(backbone.device))
 
     def __call__(
-        self, pixels: UInt8[Tensor, "b h w 3"]
+        self, pixels: UInt8[Tensor, "b ... h w 3"]
     ) -> tuple[list[Float[Tensor, "b l d"]], Bool[np.ndarray, "k b"]]:
         """The planes of some images, and which of their rows are such as a store can hold."""
         found, largest = [], []
@@ -182,7 +182,7 @@ class AsStored:
         if self._exact is None:
             return found, fits
         for position in np.flatnonzero(~fits.all(0)).tolist():
-            again = _alone(self._exact, pixels, position)
+            again = alone(self._exact, pixels, position)
             for tap in np.flatnonzero(~fits[:, position]).tolist():
                 back, magnitude = self._rounded(tap, again[tap][None])
                 found[tap][position] = back[0]
@@ -195,8 +195,8 @@ class AsStored:
         return rounded_to(self._dtype, plane, self._exponents[tap], self._quantisers[tap])
 
 
-def _alone(
-    exact: Backbone, pixels: UInt8[Tensor, "b h w 3"], position: int
+def alone(
+    exact: Backbone, pixels: UInt8[Tensor, "b ... h w 3"], position: int
 ) -> list[Float[Tensor, "l d"]]:
     """The planes of one image of a batch, computed without the others."""
     return [plane[0] for plane in exact(pixels[position : position + 1])]

@@ -17,6 +17,9 @@ from losa.extract.samples import Dataset
 from losa.extract.tarindex import index_shard
 from losa.store import Plan
 
+PIECED = ("epic",)
+"""Data sets whose samples are parts of files, by what their annotations say."""
+
 _TODO = "name the folder that its samples, or its shards, lie below"
 
 
@@ -42,11 +45,12 @@ def find_again(plan: Plan, images: Path | None, paths: Sequence[str]) -> Dataset
             return _shards_below(images, plan.dataset, paths)
         if kind == "hf":
             text = f"hf:{images}{hub_options(name)}"
-        elif name or text not in idx.SETS:
+        elif (name or text not in idx.SETS) and kind not in PIECED:
             return Dataset(plan.dataset, images, {}, ())
         data_dir = images
     try:
-        return load_dataset(text, data_dir, splits=tuple(plan.splits), seed=plan.order_seed)
+        splits, is_clips = tuple(plan.splits), "clip" in plan.preprocessing
+        return load_dataset(text, data_dir, splits=splits, seed=plan.order_seed, is_clips=is_clips)
     except (UsageError, InputError) as error:
         # What is there and damaged says so itself, and is no matter of flags.
         if isinstance(error, InputError) and Path(error.subject).exists():

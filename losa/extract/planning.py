@@ -15,6 +15,7 @@ from losa.errors import UsageError
 from losa.extract.augment import augment_of
 from losa.extract.backbones import Backbone, BackboneRequest, build_backbone
 from losa.extract.calibrate import Statistics
+from losa.extract.clips.asking import asked_clip, is_of_clips
 from losa.extract.datasets import Dataset, load_dataset
 from losa.extract.fitting import fitted_batch
 from losa.extract.preflight import preflight
@@ -53,7 +54,13 @@ def gather_inputs(config: ExtractConfig, *, is_written: bool = True, processes: 
         LosaError: one of them is not what the configuration says.
     """
     compute = resolve_compute(config.device, config.amp_dtype)
-    dataset = load_dataset(config.dataset, config.data_dir, splits=config.split, seed=config.seed)
+    dataset = load_dataset(
+        config.dataset,
+        config.data_dir,
+        splits=config.split,
+        seed=config.seed,
+        is_clips=is_of_clips(config),
+    )
     if is_written:
         preflight(config, dataset, processes=processes)
     return Inputs(config, dataset, asked_backbone(config, compute), compute)
@@ -73,6 +80,7 @@ def asked_backbone(config: ExtractConfig, compute: Compute) -> Backbone:
         config.tokens,
         config.store_dtype,
         config.compile,
+        clip=asked_clip(config),
     )
     return build_backbone(request, device=compute.device, amp_dtype=compute.amp)
 
@@ -80,8 +88,10 @@ def asked_backbone(config: ExtractConfig, compute: Compute) -> Backbone:
 def wanted_plan(inputs: Inputs) -> Plan:
     """The plan that was asked for; its exponents are not known before calibration."""
     config, backbone, compute = inputs.config, inputs.backbone, inputs.compute
+    clip = backbone.preprocessing.clip
+    test_views = 1 if clip is None else clip.test_views
     splits = {
-        name: _split_plan(listed, config.views if name == VIEWED_SPLIT else 1)
+        name: _split_plan(listed, config.views if name == VIEWED_SPLIT else test_views)
         for name, listed in inputs.dataset.splits.items()
     }
     shard_rows, batch = config.shard_rows, config.batch_size
@@ -112,6 +122,7 @@ def wanted_plan(inputs: Inputs) -> Plan:
         ),
         views=config.views,
         augment=augment_of(config.augment, config.seed) if config.views > 1 else None,
+        test_views=test_views,
     )
 
 
@@ -167,5 +178,7 @@ def _auto_batch(inputs: Inputs, splits: Mapping[str, SplitPlan], shard_rows: int
     config = inputs.config
     goes_on = config.store.exists() and not config.overwrite
     if inputs.compute.device.type == "cpu" or goes_on:
-        return min(CPU_BATCH, most)
+        clip = inputs.backbone.preprocessing.clip
+        frames = 1 if clip is None else clip.kept
+        return min(max(1, CPU_BATCH // frames), most)
     return fitted_batch(inputs.backbone, min(MOST_BATCH, most))

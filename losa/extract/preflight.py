@@ -7,6 +7,7 @@ import logging
 from losa.config import ExtractConfig
 from losa.errors import StoreError
 from losa.extract.amounts import in_bytes
+from losa.extract.clips.asking import asked_clip
 from losa.extract.costing import Counts
 from losa.extract.known import Setting
 from losa.extract.profiles import profile_of
@@ -22,9 +23,9 @@ logger = logging.getLogger(__name__)
 def preflight(config: ExtractConfig, dataset: Dataset, *, processes: int = 1) -> None:
     """Say how much is to be computed and written, and refuse what the disk cannot hold.
 
-    There must be room for one open shard of each of the ``processes`` beside the features; what is
-    written of such shards already is not asked for again. What an extension adds is known only when
-    its store has been opened, and is checked there.
+    There must be room for one open shard of each of the ``processes`` beside the features, but for
+    no more shards than are missing; what is written of such shards already is not asked for again.
+    What an extension adds is known only when its store has been opened, and is checked there.
 
     Raises:
         ResourceError: less is free where the store lies, or will lie, than is needed.
@@ -32,11 +33,13 @@ def preflight(config: ExtractConfig, dataset: Dataset, *, processes: int = 1) ->
     """
     if config.extend:
         return
-    profile = profile_of(config.model, config.img_size)
+    clip = asked_clip(config)
+    profile = profile_of(config.model, config.img_size, None if clip is None else clip.frames)
     spec = profile.spec(Setting(config.taps, config.tokens, config.store_dtype))
     samples = {name: len(listed) for name, listed in dataset.splits.items()}
     shard_rows = _shard_rows(config, spec)
-    left = _rows_left(config, Counts(samples, "", config.views).rows, shard_rows)
+    counts = Counts(samples, "", config.views, 1 if clip is None else clip.test_views)
+    left = _rows_left(config, counts.rows, shard_rows)
     if left:
         logger.info("%s", short_form(left, spec, free_bytes(config.store)))
         spare = min(left, processes * shard_rows)

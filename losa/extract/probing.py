@@ -143,8 +143,7 @@ def _stored_batch(store: Path, backbone: Backbone) -> int | None:
 
 def forward_rate(backbone: Backbone, batch: int) -> tuple[float, int, float]:
     """Images a second through the backbone, the batch measured, and what its first call cost."""
-    height, width = backbone.preprocessing.img_size
-    pixels = torch.randint(0, 256, (batch, height, width, 3), dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (batch, *backbone.preprocessing.shape), dtype=torch.uint8)
     on_device = pixels.to(backbone.device)
 
     def forward(images: int) -> None:

@@ -211,7 +211,7 @@ def _parts(rows: Sequence[ChosenRow], plan: Plan) -> Iterator[Sequence[ChosenRow
 
 def _media(dataset: Dataset, plan: Plan, row: ChosenRow) -> Media:
     place = dataset.pieces.get(row.sample.path) or Media(dataset.root / _safe(row.sample.path))
-    return view_of(plan.augment, place, row.sample.key, row.view)
+    return view_of(plan.augment_in(row.split), place, row.sample.key, row.view)
 
 
 def _safe(path: str) -> str:

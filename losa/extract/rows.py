@@ -91,7 +91,8 @@ class RowSource:
         found = zip(places.source_index[rows].tolist(), places.view[rows].tolist(), strict=True)
         for index, view in found:
             sample = listed[index]
-            yield sample, view_of(plan.augment, self._dataset.media(sample), sample.key, view)
+            media = self._dataset.media(sample)
+            yield sample, view_of(plan.augment_in(split), media, sample.key, view)
 
     def _judged(self, batch: RowBatch) -> RowBatch:
         """Settle which rows of a batch hold features, and refuse what may not be missing."""

@@ -13,7 +13,16 @@ from losa.errors import LockedError, SkippedError, UsageError
 from losa.extract.decode import DecodePool
 from losa.extract.extend import extend
 from losa.extract.extraction import Extraction, Progress, decode_pool, report_extraction
-from losa.extract.fleet import ALONE, BEFORE, SEALING, Place, Share, fitted_to, wait_for_first
+from losa.extract.fleet import (
+    ALONE,
+    BEFORE,
+    EXTENDING,
+    SEALING,
+    Place,
+    Share,
+    fitted_to,
+    wait_for_first,
+)
 from losa.extract.overwrite import set_aside
 from losa.extract.planning import (
     Inputs,
@@ -51,7 +60,8 @@ def extract(
     if config.extend and config.overwrite:
         raise UsageError("--extend", "does not go with --overwrite", "give one of them")
     if config.extend or not config.store.exists():
-        finish_extension(config.store)
+        with StopRequest() as stop, Share(place, stop).at_once(config.store, EXTENDING):
+            finish_extension(config.store)
     if config.extend:
         return extend(config, progress=progress, place=place)
     with StopRequest() as stop, ExitStack() as aside, ExitStack() as helpers:

@@ -80,7 +80,7 @@ class Stage:
             self._quantisers = list(torch.from_numpy(quantiser).to(device))
         self._lanes = _Lanes(device, depth) if device.type == "cuda" else None
 
-    def upload(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> UInt8[Tensor, "b h w 3"]:
+    def upload(self, pixels: UInt8[np.ndarray, "b ... h w 3"]) -> UInt8[Tensor, "b ... h w 3"]:
         """Pixels on the device."""
         host = torch.from_numpy(pixels)
         return host if self._lanes is None else self._lanes.up(host)
@@ -109,7 +109,7 @@ class _Lanes:
         self._downloads = [_Slot(_event()) for _ in range(depth)]
         self._sent_up = self._sent_down = 0
 
-    def up(self, host: UInt8[Tensor, "b h w 3"]) -> UInt8[Tensor, "b h w 3"]:
+    def up(self, host: UInt8[Tensor, "b ... h w 3"]) -> UInt8[Tensor, "b ... h w 3"]:
         """Copy pixels to the device, beside whatever it computes."""
         slot = self._uploads[self._sent_up % len(self._uploads)]
         self._sent_up += 1

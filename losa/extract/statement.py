@@ -25,10 +25,12 @@ def head_lines(found: Estimate) -> list[str]:
     profile, counts = found.profile, found.counts
     splits = ", ".join(f"{name} {count:,}" for name, count in counts.samples.items())
     views = f", {counts.views} views of train" if counts.views > 1 else ""
+    views += f", {counts.test_views} views of others" if counts.test_views > 1 else ""
     size = " x ".join(map(str, profile.img_size))
+    each = "an image" if profile.frames is None else f"a clip of {profile.frames} frames"
     parameters, flops = profile.parameters / 1e6, found.asked.flops / 1e9
     return [
-        f"{profile.name}, {size} px: {parameters:,.0f} M parameters, {flops:,.0f} GFLOP an image",
+        f"{profile.name}, {size} px: {parameters:,.0f} M parameters, {flops:,.0f} GFLOP {each}",
         f"{found.config.dataset}: {splits}{views} ({counts.source})",
     ]
 
@@ -56,7 +58,8 @@ def cost_rows(found: Estimate) -> list[tuple[str, str]]:
     """Bandwidth, time and break-even, each known or said to be unknown."""
     asked, rates = found.asked, found.rates
     if found.probe is None:
-        per_thousand = f"{in_bytes(asked.sample_bytes * 1e3)}/s for every 1,000 images/s computed"
+        what = "images" if found.profile.frames is None else "clips"
+        per_thousand = f"{in_bytes(asked.sample_bytes * 1e3)}/s for every 1,000 {what}/s computed"
         return [
             ("disk must write, read", per_thousand),
             ("hours, break-even, predicted time", UNKNOWN),
@@ -64,9 +67,9 @@ def cost_rows(found: Estimate) -> list[tuple[str, str]]:
     epochs = _times(asked.live_epoch_seconds, asked.cached_epoch_seconds)
     predicted = found.probe.predicted_seconds
     return [
-        ("forward", _per_second(rates.forward)),
-        ("decode", _per_second(rates.decode)),
-        ("both at once", _per_second(rates.together)),
+        ("forward", _per_second(rates.forward, found)),
+        ("decode", _per_second(rates.decode, found)),
+        ("both at once", _per_second(rates.together, found)),
         ("disk writes, reads", _pair(rates.write, rates.read)),
         ("disk must write, read", _pair(asked.write_rate, asked.read_rate)),
         ("forward alone", _time(asked.forward_hours)),
@@ -91,8 +94,9 @@ def _row(found: Estimate, setting: Setting, priced: Bill, before: str = "") -> t
     )
 
 
-def _per_second(rate: float | None) -> str:
-    return UNMEASURED if rate is None else f"{rate:,.1f} images/s"
+def _per_second(rate: float | None, found: Estimate) -> str:
+    what = "images" if found.profile.frames is None else "clips"
+    return UNMEASURED if rate is None else f"{rate:,.1f} {what}/s"
 
 
 def _pair(one: float | None, other: float | None) -> str:

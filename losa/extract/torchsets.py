@@ -13,7 +13,7 @@ from typing import Final
 from losa.errors import InputError, UsageError
 from losa.extract import idx
 from losa.extract.annotations import Listed, path_kind, read_json, read_text, safe_path
-from losa.extract.folders import images_below, list_folder
+from losa.extract.folders import files_below, list_folder
 from losa.extract.samples import Listing
 
 
@@ -125,7 +125,7 @@ def _fgvc_aircraft(root: Path) -> Listing:
 def _gtsrb(root: Path) -> Listing:
     """GTSRB/Training/CLASS/*.ppm; GT-final_test.csv names the class of every test image."""
     lines = []
-    for path in sorted(images_below(root / "GTSRB" / "Training", [])):
+    for path in sorted(files_below(root / "GTSRB" / "Training", [])):
         label = path.partition("/")[0]
         lines.append(Listed(f"GTSRB/Training/{path}", f"{int(label):05d}", "train", path))
     file = root / "GT-final_test.csv"
@@ -144,7 +144,7 @@ def _sun397(root: Path) -> Listing:
     for where, line in _lines(file):
         folder = safe_path(line.lstrip("/"), file, where)
         label = folder.partition("/")[2] or folder
-        paths = [f"{folder}/{path}" for path in sorted(images_below(root / folder, []))]
+        paths = [f"{folder}/{path}" for path in sorted(files_below(root / folder, []))]
         lines += [Listed(path, label, None, path) for path in paths]
     return Listing("", root, root, lines)
 

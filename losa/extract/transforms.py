@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from losa.errors import MismatchError, UsageError
+from losa.extract.sampling import ClipSampling
 
 DECODE_RULES: Final = 1
 """Version of what ``losa.extract.images`` does before resizing: a change changes every feature."""
@@ -23,6 +24,8 @@ CROP_MODES: Final = ("center", "squash", "border")
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
     """Pixels as the weights expect them; ``mean`` and ``std`` apply to values in 0..1.
+
+    ``clip`` says which frames of a video are seen; every one of them is treated as an image is.
 
     Example:
         >>> half = (0.5, 0.5, 0.5)
@@ -36,6 +39,7 @@ class Preprocessing:
     interpolation: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    clip: ClipSampling | None = None
 
     def __post_init__(self) -> None:
         if self.interpolation not in INTERPOLATIONS or self.crop_mode not in CROP_MODES:
@@ -44,6 +48,15 @@ class Preprocessing:
                 f"{self.interpolation!r} with crop mode {self.crop_mode!r} is not known",
                 f"use one of {INTERPOLATIONS} and one of {CROP_MODES}",
             )
+        if self.clip is not None and self.clip.crops > 1 and self.crop_mode != "center":
+            what = f"{self.clip.crops} crops along a side that crop mode {self.crop_mode!r} leaves"
+            raise UsageError("--crops", f"{what} none of", "leave --crops away")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Pixels of one sample: height, width and colours, or frames of a clip before them."""
+        frames = () if self.clip is None else (self.clip.kept,)
+        return (*frames, *self.img_size, 3)
 
     @property
     def resize(self) -> tuple[int, int]:
@@ -53,6 +66,7 @@ class Preprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, the inverse of :meth:`from_json`."""
+        clip = {} if self.clip is None else {"clip": self.clip.to_json()}
         return {
             "img_size": list(self.img_size),
             "crop_pct": self.crop_pct,
@@ -61,6 +75,7 @@ class Preprocessing:
             "mean": list(self.mean),
             "std": list(self.std),
             "decode_rules": DECODE_RULES,
+            **clip,
         }
 
     @classmethod
@@ -84,6 +99,7 @@ class Preprocessing:
             value["interpolation"],
             _three(value["mean"]),
             _three(value["std"]),
+            ClipSampling.from_json(value["clip"]) if "clip" in value else None,
         )
 
 

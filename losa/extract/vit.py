@@ -102,7 +102,7 @@ class ViTBackbone:
         # no_grad, not inference_mode: a side network may train on live planes.
         forward: Any = self._compiled or self.model.forward_intermediates
         has_prefix = bool(getattr(self.model, "num_prefix_tokens", 0))
-        with self._autocast(), self._compiling():
+        with self._autocast(), compiling(is_compiled=self.is_compiled):
             found = forward(
                 self.normalise(pixels),
                 indices=list(self.spec.taps),
@@ -128,22 +128,27 @@ class ViTBackbone:
         floats = moved.to(torch.float32, memory_format=torch.contiguous_format)
         return floats.div_(255).sub_(self._mean).div_(self._std)
 
-    @contextmanager
-    def _compiling(self) -> Iterator[None]:
-        """Say of a compiler that fails what may be left away."""
-        if not self.is_compiled:
-            yield
-            return
-        from torch._dynamo.exc import TorchDynamoException
-
-        try:
-            yield
-        except TorchDynamoException as error:
-            reason = " ".join(str(error).split())[:120]
-            raise ResourceError("--compile", f"failed ({reason})", "leave it away") from None
-
     def _autocast(self) -> AbstractContextManager[Any]:
         """Autocast, where it was asked for."""
         if self.amp_dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.amp_dtype)
+
+
+@contextmanager
+def compiling(*, is_compiled: bool) -> Iterator[None]:
+    """Say of a compiler that fails what may be left away.
+
+    Raises:
+        ResourceError: it failed.
+    """
+    if not is_compiled:
+        yield
+        return
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ResourceError("--compile", f"failed ({reason})", "leave it away") from None

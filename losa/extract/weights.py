@@ -24,6 +24,7 @@ from timm.models import clean_state_dict
 from torch import Tensor, nn
 
 from losa.errors import InputError, ResourceError
+from losa.extract.vivitshapes import is_video_model
 
 RANDOM: Final = "random"
 """The word for ``--weights`` that asks for a seeded initialisation."""
@@ -123,7 +124,7 @@ def is_at_hand(name: str) -> bool:
     """Whether the weights that timm publishes for a model are in the hub's cache here."""
     import huggingface_hub
 
-    wanted = _hub_place(name)
+    wanted = None if is_video_model(name) else _hub_place(name)
     return wanted is not None and isinstance(huggingface_hub.try_to_load_from_cache(**wanted), str)
 
 
@@ -152,12 +153,17 @@ def _check_online() -> None:
     client.get_session().head(constants.ENDPOINT, timeout=_HUB_SECONDS)
 
 
-def _random_model(name: str) -> nn.Module:
-    """A model with seeded random weights; the global generator is left as it was."""
+def warn_of_random(name: str) -> None:
+    """Say what random weights are good for."""
     log.warning(
         "--weights random: %s is NOT PRETRAINED, its features mean nothing; for tests and speed",
         name,
     )
+
+
+def _random_model(name: str) -> nn.Module:
+    """A model with seeded random weights; the global generator is left as it was."""
+    warn_of_random(name)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         return _empty_model(name, None)
@@ -177,7 +183,7 @@ def _loaded_model(name: str, tensors: Tensors, file: Path) -> nn.Module:
         model = _empty_model(name, img_size)
     wanted = model.state_dict()
     state = _converted(model, tensors, file)
-    _check(state, wanted, file)
+    check_tensors(state, wanted, file)
     state = {key: tensor.to(wanted[key].dtype, copy=True) for key, tensor in state.items()}
     model.load_state_dict(state, strict=True, assign=True)
     if any(tensor.is_meta for tensor in chain(model.parameters(), model.buffers())):
@@ -218,8 +224,12 @@ def _converted(model: nn.Module, tensors: Tensors, file: Path) -> Tensors:
     return {key: tensor for key, tensor in state.items() if not key.startswith(heads)}
 
 
-def _check(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file: Path) -> None:
-    """Every tensor that the model has, no other, of its shape, and finite."""
+def check_tensors(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file: Path) -> None:
+    """Every tensor that the model has, no other, of its shape, and finite.
+
+    Raises:
+        InputError: otherwise; the first that differ are named.
+    """
     wrong = {
         "lacks": [key for key in wanted if key not in state],
         "has unknown": [key for key in state if key not in wanted],

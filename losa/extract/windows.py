@@ -18,19 +18,27 @@ _WINDOW: Final = re.compile(r"pool:(?:(\d{1,18})x)?(\d{1,18})x(\d{1,18})")
 def kept_grid(text: str, grid: TokenGrid) -> tuple[TokenGrid, Window | None]:
     """Grid that a token policy leaves, and its window; none where every token is kept.
 
+    A summary is the mean of the patches that lie beside the same prefix tokens: of a time step
+    where each has its own, else of the whole clip. Prefix tokens of time steps are averaged over
+    the steps that become one.
+
     Raises:
         UsageError: the text is no policy, or a window's side is 0.
 
     Example:
-        >>> kept_grid("pool:2x2", TokenGrid(height=3, width=4, prefix=1))
-        (TokenGrid(height=2, width=2, time=1, prefix=1), (1, 2, 2))
+        >>> grid, window = kept_grid("pool:2x2", TokenGrid(height=3, width=4, prefix=1))
+        >>> grid.height, grid.width, window
+        (2, 2, (1, 2, 2))
+        >>> clip = TokenGrid(16, 16, time=8, prefix=8, is_prefix_per_step=True)
+        >>> [kept_grid(text, clip)[0].num_tokens for text in ("summary", "pool:2x4x4")]
+        [16, 68]
     """
     if text == "all":
         return grid, None
     found = _WINDOW.fullmatch(text)
     sides = tuple(int(side or 1) for side in found.groups()) if found else ()
     if text == "summary":
-        sides = (grid.time, grid.height, grid.width)
+        sides = (1 if grid.is_prefix_per_step else grid.time, grid.height, grid.width)
     if not sides or 0 in sides:
         raise UsageError(
             "--tokens",
@@ -38,10 +46,6 @@ def kept_grid(text: str, grid: TokenGrid) -> tuple[TokenGrid, Window | None]:
             "use all, pool:2x2, pool:1x2x2 or summary",
         )
     window = (min(sides[0], grid.time), min(sides[1], grid.height), min(sides[2], grid.width))
-    after = replace(
-        grid,
-        time=-(-grid.time // window[0]),
-        height=-(-grid.height // window[1]),
-        width=-(-grid.width // window[2]),
-    )
-    return after, window
+    shorter = grid.with_time(-(-grid.time // window[0]))
+    height, width = -(-grid.height // window[1]), -(-grid.width // window[2])
+    return replace(shorter, height=height, width=width), window

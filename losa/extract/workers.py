@@ -26,12 +26,15 @@ from losa.errors import ResourceError
 from losa.extract.images import ImageError, ImageStatus, filter_warnings
 from losa.extract.media import Media
 
+CLIP_SECONDS: Final = 300.0
+"""How long one clip may take: all frames from the one before its first are decoded."""
+
 IMAGE_SECONDS: Final = 30.0
 """How long one image may take to be read and decoded."""
 
-Pixels = UInt8[np.ndarray, "h w 3"]
+Pixels = UInt8[np.ndarray, "... h w 3"]
 Load = Callable[[Media], Pixels]
-"""How one image becomes pixels; it raises ``ImageError`` where there are none."""
+"""How an image or a clip becomes pixels; it raises ``ImageError`` where there are none."""
 
 _STARTS: Final = 3
 _START_SECONDS: Final = 300.0
@@ -50,16 +53,16 @@ class DecodeWorkers:
 
     Args:
         load: how one image becomes pixels; it travels to the processes.
-        size: height and width of every image that comes out.
-        seconds: how long one image may take.
+        shape: of the pixels of every image or clip that comes out.
+        seconds: how long one may take.
     """
 
     def __init__(
-        self, load: Load, size: tuple[int, int], *, seconds: float = IMAGE_SECONDS
+        self, load: Load, shape: tuple[int, ...], *, seconds: float = IMAGE_SECONDS
     ) -> None:
         self._context = multiprocessing.get_context("spawn")
         self._load = load
-        self._size = size
+        self._shape = shape
         self._seconds = seconds
         # Two threads that wait for the same process at once would each think it still there.
         self._lock = threading.Lock()
@@ -93,7 +96,7 @@ class DecodeWorkers:
         """What one process says of the images, up to that at which it is lost."""
         worker = self._mine()
         try:
-            yield from worker.outcomes(items, self._size, self._seconds)
+            yield from worker.outcomes(items, self._shape, self._seconds)
         except _LostError:
             self._discard(worker)
         except BaseException:  # left half-way: its next answers would be those of other images
@@ -104,7 +107,7 @@ class DecodeWorkers:
         """The second and last attempt at an image."""
         worker = self._mine()
         try:
-            (found,) = worker.outcomes([item], self._size, self._seconds)
+            (found,) = worker.outcomes([item], self._shape, self._seconds)
         except _LostError as lost:
             self._discard(worker)
             if lost.code == ImageStatus.TIMEOUT:
@@ -177,7 +180,7 @@ class _Worker:
         return False
 
     def outcomes(
-        self, items: Sequence[Media], size: tuple[int, int], seconds: float
+        self, items: Sequence[Media], shape: tuple[int, ...], seconds: float
     ) -> Iterator[Pixels | ImageError]:
         """What it says of each image.
 
@@ -193,7 +196,7 @@ class _Worker:
             if answer[0] == _BUG:
                 raise RuntimeError(f"in a decode worker:\n{answer[1:].decode()}")
             if answer[0] == ImageStatus.OK:
-                yield np.frombuffer(answer, np.uint8, offset=1).reshape(*size, 3)
+                yield np.frombuffer(answer, np.uint8, offset=1).reshape(shape)
             else:
                 what = answer[1:].decode(errors="surrogatepass")
                 yield ImageError(item.path, ImageStatus(answer[0]), what)

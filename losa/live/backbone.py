@@ -70,8 +70,8 @@ class LivePipeline:
         return self.backbone.preprocessing
 
     @torch.inference_mode()
-    def logits(self, pixels: UInt8[np.ndarray, "b h w 3"]) -> Float[Tensor, "b y"]:
-        """Logits of a batch of decoded images, on the CPU; nan where features do not fit a store.
+    def logits(self, pixels: UInt8[np.ndarray, "b ... h w 3"]) -> Float[Tensor, "b y"]:
+        """Logits of a batch of images or clips, on the CPU; nan where features do not fit a store.
 
         Those are the images that extraction refuses or skips: of others of their kind the adaptor
         has never seen one.

@@ -18,6 +18,7 @@ from losa.errors import ResourceError
 PACKAGES: Final = ("torch", "timm", "numpy", "zarr", "h5py", "safetensors", "pillow", "pydantic")
 OPTIONAL: Final = {
     "decord": "video decoding (has wheels for Linux and Windows on x86-64)",
+    "av": "video decoding by PyAV, where decord is not (pip install 'losa[video]')",
 }
 PROBE_BYTES: Final = 64 * 2**20
 SPARE_BYTES: Final = 10**9

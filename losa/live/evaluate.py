@@ -89,7 +89,9 @@ def evaluate_dataset(
         "dataset": dataset.name,
         "split": request.split,
         "views": "flip" if request.is_mirrored else "clean",
-        "amp_dtype": pipeline.compute.amp_dtype,
+        # The adaptor's, as with --store: beside a live backbone it computes in float32.
+        "amp_dtype": "none",
+        "backbone_amp_dtype": pipeline.compute.amp_dtype,
     }
     return Evaluation(facts, sums, predictions, dataset.classes)
 
@@ -100,19 +102,23 @@ def _predictions_of(dataset: Dataset, samples: Sequence[Sample]) -> Predictions:
 
 
 def _logits(
-    pipeline: LivePipeline, pixels: UInt8[np.ndarray, "b h w 3"], request: LiveRequest
+    pipeline: LivePipeline, pixels: UInt8[np.ndarray, "b ... h w 3"], request: LiveRequest
 ) -> Float[Tensor, "b y"]:
     """Logits of images, or of the mean probabilities of them and their mirror images."""
     logits = pipeline.logits(pixels)
     if not request.is_mirrored:
         return logits
-    return mean_of([logits, pipeline.logits(np.ascontiguousarray(pixels[:, :, ::-1]))])
+    return mean_of([logits, pipeline.logits(np.ascontiguousarray(pixels[..., ::-1, :]))])
 
 
 def _dataset_of(request: LiveRequest, card: AdaptorCard) -> Dataset:
     """The data set, split by the seed that the run's store was extracted with."""
     dataset = load_dataset(
-        request.dataset, request.data_dir, splits=(request.split,), seed=card.order_seed
+        request.dataset,
+        request.data_dir,
+        splits=(request.split,),
+        seed=card.order_seed,
+        is_clips="clip" in card.preprocessing,
     )
     if dataset.classes != card.classes:
         raise MismatchError(

@@ -19,7 +19,7 @@ from losa.adapt.source import FeatureSource
 from losa.adapt.targets import Kind
 from losa.errors import InputError
 from losa.extract.decode import DecodePool
-from losa.extract.images import EXTENSIONS
+from losa.extract.folders import CLIPS, IMAGES, FileKind
 from losa.live.backbone import LivePipeline, Workers, decode_workers
 from losa.store.opening import open_source
 from losa.store.sealed import OK_STATUS
@@ -44,7 +44,7 @@ class PredictRequest:
 
 
 def predict(request: PredictRequest) -> dict[str, Any]:
-    """Classify images; every path gets its classes, or the reason why it has none.
+    """Classify images, or clips; every path gets its classes, or the reason why it has none.
 
     With a store, the live logits of images it lists are compared with those of its cached features:
     the files must be those that were extracted, for they are known by the end of their paths.
@@ -53,7 +53,8 @@ def predict(request: PredictRequest) -> dict[str, Any]:
         MismatchError: the store's features are not such as the run was trained on.
         LosaError: the run, the weights or the store do not fit, or there is no image.
     """
-    images = list(_images(request.paths))
+    is_clips = "clip" in load_card(request.run).preprocessing
+    images = list(_images(request.paths, CLIPS if is_clips else IMAGES))
     store = open_source(request.store) if request.store is not None else None
     if store is not None:
         check_same_features(load_card(request.run), store)
@@ -74,15 +75,17 @@ def predict(request: PredictRequest) -> dict[str, Any]:
     return result
 
 
-def _images(paths: Sequence[Path]) -> Iterator[Path]:
+def _images(paths: Sequence[Path], kind: FileKind) -> Iterator[Path]:
+    todo = f"give files of {kind.noun} or their folder"
     for path in paths:
         if path.is_dir():
-            found = sorted(item for item in path.rglob("*") if item.suffix.lower() in EXTENSIONS)
+            each = path.rglob("*")
+            found = sorted(item for item in each if item.suffix.lower() in kind.extensions)
             if not found:
-                raise InputError(path, "holds no images", "give image files or their folder")
+                raise InputError(path, f"holds no {kind.noun}", todo)
             yield from found
         elif not path.exists():
-            raise InputError(path, "does not exist", "give image files or their folder")
+            raise InputError(path, "does not exist", todo)
         else:
             yield path
 

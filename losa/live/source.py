@@ -8,35 +8,51 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float16, Int32, Int64, Shaped, UInt8
+from jaxtyping import Bool, Float, Float16, Int32, Int64, Shaped, UInt8
 from torch import Tensor
 
 from losa.adapt.source import READABLE, RowReader
-from losa.errors import SkippedError, StoreError
+from losa.errors import InputError, SkippedError, StoreError
 from losa.extract.augment import view_of
 from losa.extract.backbones import Backbone
 from losa.extract.decode import DecodePool
 from losa.extract.extraction import Extraction, decode_pool
 from losa.extract.media import Media
+from losa.extract.nonfinite import alone
 from losa.extract.planning import Inputs, calibrated, wanted_plan
 from losa.features import FeatureSpec, Sample
-from losa.precision import Encoded, encode
+from losa.precision import Encoded, encode, magnitudes
 from losa.store import Calibration, Plan
 from losa.store.files import canonical_json, sha256
 from losa.store.order import EpochOrder, row_places
+from losa.store.plan import VIEWED_SPLIT
 
 log = logging.getLogger(__name__)
 
 SCAN_ROWS = 64
-"""Samples that are decoded at a time when unreadable ones are looked for."""
+"""Images, or frames of clips, that are decoded at a time when unreadable ones are looked for."""
+
+TODO_FIT = "use --store-dtype bfloat16 or float32, another --amp-dtype, or check the weights"
+
+PixelBatch = UInt8[Tensor, "n ... h w 3"]
 
 RAW = {"float16": "float16", "int8": "int8", "float32": "float32", "bfloat16": "uint16"}
+
+
+@dataclass(frozen=True, eq=False)
+class LiveRows:
+    """Rows as a store would hold them, and what :func:`losa.precision.magnitudes` says of each."""
+
+    values: Shaped[Tensor, "k b l d"]
+    scales: Float16[Tensor, "k b l"] | None
+    largest: Float[Tensor, "k b"]
 
 
 class LivePlanes:
@@ -50,19 +66,58 @@ class LivePlanes:
 
     def __init__(self, backbone: Backbone, plan: Plan, quantiser: np.ndarray | None) -> None:
         self.backbone = backbone
-        self._plan = plan
+        self._exact = backbone.in_float32()
+        self._spec = plan.spec
+        self._exponents = plan.exponents
         self._quantisers: list[Tensor | None] = [None] * len(plan.spec.taps)
         if quantiser is not None:
             self._quantisers = list(torch.tensor(quantiser, device=backbone.device))
 
-    def __call__(
-        self, pixels: UInt8[Tensor, "b h w 3"]
-    ) -> tuple[list[Shaped[Tensor, "b l d"]], list[Encoded]]:
-        """The planes of a batch, and each as it would be stored."""
+    def __call__(self, pixels: PixelBatch, count: int) -> LiveRows:
+        """The first ``count`` rows of a padded batch."""
         planes = self.backbone(pixels)
-        taps = zip(planes, self._plan.exponents, self._quantisers, strict=True)
-        dtype = self._plan.spec.dtype
-        return planes, [encode(plane, dtype, power, own) for plane, power, own in taps]
+        encoded = [self._encoded(tap, plane) for tap, plane in enumerate(planes)]
+        largest = [
+            magnitudes(*each)[:count] for each in zip(planes, encoded, self._exponents, strict=True)
+        ]
+        scales = [one.scales[:count] for one in encoded if one.scales is not None]
+        return LiveRows(
+            torch.stack([one.values[:count] for one in encoded]),
+            torch.stack(scales) if scales else None,
+            torch.stack(largest),
+        )
+
+    def mend(self, pixels: PixelBatch, rows: LiveRows, fits: Bool[np.ndarray, "k b"]) -> None:
+        """Compute what does not fit once more, alone and in float32, as extraction does.
+
+        Args:
+            pixels: that the rows were computed from.
+            rows: whose values become those that fit.
+            fits: of each row and tap; what is mended becomes true.
+        """
+        if self._exact is None:
+            return
+        for position in np.flatnonzero(~fits.all(0)).tolist():
+            again = alone(self._exact, pixels, position)
+            for tap in np.flatnonzero(~fits[:, position]).tolist():
+                plane = again[tap][None]
+                one = self._encoded(tap, plane)
+                rows.values[tap, position] = one.values[0]
+                if rows.scales is not None and one.scales is not None:
+                    rows.scales[tap, position] = one.scales[0]
+                largest = magnitudes(plane, one, self._exponents[tap])
+                fits[tap, position] = bool(largest.isfinite())
+
+    def misfit(self, fits: Bool[np.ndarray, "k b"]) -> tuple[int, str] | None:
+        """The position of the first row that does not fit, and what is wrong with it."""
+        if fits.all():
+            return None
+        position = int(np.argmax(~fits.all(0)))
+        tap = self._spec.taps[int(np.argmax(~fits[:, position]))]
+        return position, f"its features at tap {tap} do not fit {self._spec.dtype}"
+
+    def _encoded(self, tap: int, plane: Float[Tensor, "b l d"]) -> Encoded:
+        return encode(plane, self._spec.dtype, self._exponents[tap], self._quantisers[tap])
 
 
 class LiveSplit:
@@ -131,20 +186,85 @@ class LiveSplit:
 
         Raises:
             StoreError: a row cannot be read.
+            InputError: a row's features do not fit the store's dtype.
         """
         groups = [[self._source.media(self, row) for row in rows.tolist()]]
         with DecodePool(self._source.inputs.backbone.preprocessing, workers=0) as pool:
             (batch,) = pool.batches(groups, pad_to=len(rows))
         for failure in batch.failures:
             raise StoreError(groups[0][failure.position].path, failure.message, "mend it")
-        _, encoded = self._source.planes(taps)(torch.from_numpy(batch.pixels))
-        for position, one in enumerate(encoded):
-            out[position] = one.values.cpu().numpy().view(self.raw_dtype)
-            if scales is not None and one.scales is not None:
-                scales[position] = one.scales.cpu().numpy()
+        planes, pixels = self._source.planes(taps), torch.from_numpy(batch.pixels)
+        found = planes(pixels.to(planes.backbone.device), len(rows))
+        fits = found.largest.isfinite().cpu().numpy()
+        planes.mend(pixels, found, fits)
+        misfit = planes.misfit(fits)
+        if misfit is not None:
+            raise InputError(groups[0][misfit[0]].path, misfit[1], TODO_FIT)
+        out[:] = found.values.cpu().numpy().view(self.raw_dtype)
+        if scales is not None and found.scales is not None:
+            scales[:] = found.scales.cpu().numpy()
 
     def follow(self, order: EpochOrder | None, taps: tuple[int, ...], start: int) -> None:
         """Nothing to prepare: rows come as they are asked for."""
+
+
+class LiveListing:
+    """What is known of live features before the backbone has run: their plan, and their identity.
+
+    Raises:
+        LosaError: as ``losa extract`` does before it loads the backbone.
+        SkippedError: more samples cannot be read than ``--max-skip`` allows.
+    """
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.inputs = inputs
+        self.statuses = self._scanned()
+        self.plan: Plan = wanted_plan(inputs)
+
+    @cached_property
+    def store_id(self) -> str:
+        """Identity of what is computed: that of the store's plan, marked as live.
+
+        With samples that cannot be read: a training does not go on where others can be.
+        """
+        live: dict[str, Any] = {"plan": self.plan.digest, "autocast": self.plan.numerics.autocast}
+        found = {name: np.flatnonzero(status != READABLE) for name, status in self.statuses.items()}
+        unread = {name: rows.tolist() for name, rows in found.items() if len(rows)}
+        if unread:
+            live["unread"] = unread
+        return sha256(canonical_json({"live": live}))
+
+    def _scanned(self) -> Mapping[str, UInt8[np.ndarray, "..."]]:
+        """Status of every sample; with ``--on-error skip``, all are decoded once to know it."""
+        splits = self.inputs.dataset.splits
+        found = {name: np.full(len(listed), READABLE, np.uint8) for name, listed in splits.items()}
+        if self.inputs.config.on_error == "fail":
+            return found
+        with decode_pool(self.inputs) as pool:
+            for name, listed in splits.items():
+                self._scan(pool, listed, found[name])
+        total = sum(map(len, found.values()))
+        bad = sum(int((status != READABLE).sum()) for status in found.values())
+        if bad:
+            log.warning("%d of %d samples cannot be read and are left out", bad, total)
+        if bad > self.inputs.config.max_skip * total:
+            what = f"{bad} of {total} samples cannot be read, more than --max-skip allows"
+            raise SkippedError("--dataset", what, "mend them, or raise --max-skip")
+        return found
+
+    def _scan(
+        self, pool: DecodePool, listed: tuple[Sample, ...], status: UInt8[np.ndarray, "n"]
+    ) -> None:
+        media = [self.inputs.dataset.media(sample) for sample in listed]
+        clip = self.inputs.backbone.preprocessing.clip
+        size = SCAN_ROWS if clip is None else max(1, SCAN_ROWS // clip.kept)
+        starts = range(0, len(media), size)
+        groups = [media[first : first + size] for first in starts]
+        for first, batch in zip(starts, pool.batches(groups, pad_to=size), strict=True):
+            for failure in batch.failures:
+                status[first + failure.position] = failure.code
+                path = self.inputs.dataset.root / Path(listed[first + failure.position].path)
+                log.info("%s: %s", path, failure.message)
 
 
 class LiveSource:
@@ -152,22 +272,25 @@ class LiveSource:
 
     Calibration forwards the same rows as extraction does.
 
+    Args:
+        inputs: backbone and data set.
+        listing: of the same inputs, if it was made already.
+
     Raises:
         LosaError: as ``losa extract`` does before it writes a row.
-        SkippedError: more samples cannot be read than ``--max-skip`` allows.
+        SkippedError: as :class:`LiveListing` does.
     """
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: Inputs, listing: LiveListing | None = None) -> None:
         self.inputs = inputs
-        statuses = self._scanned()
-        wanted = wanted_plan(inputs)
+        self._listing = listing or LiveListing(inputs)
+        wanted = self._listing.plan
         log.info("calibration: forwarding up to %d rows", wanted.calibration_rows)
         statistics = Extraction(inputs, inputs.config.store, wanted).calibrate()
         self._arrays = statistics.arrays(wanted.spec.dtype)
         self.plan: Plan = calibrated(wanted, statistics)
-        self._splits = {name: LiveSplit(self, name, status) for name, status in statuses.items()}
-        unread = {name: np.flatnonzero(status != READABLE) for name, status in statuses.items()}
-        self._unread = {name: found.tolist() for name, found in unread.items() if len(found)}
+        statuses = self._listing.statuses.items()
+        self._splits = {name: LiveSplit(self, name, status) for name, status in statuses}
 
     @property
     def spec(self) -> FeatureSpec:
@@ -176,14 +299,8 @@ class LiveSource:
 
     @property
     def store_id(self) -> str:
-        """Identity of what is computed: that of the store's plan, marked as live.
-
-        With samples that cannot be read: a training does not go on where others can be.
-        """
-        live: dict[str, Any] = {"plan": self.plan.digest, "autocast": self.plan.numerics.autocast}
-        if self._unread:
-            live["unread"] = self._unread
-        return sha256(canonical_json({"live": live}))
+        """Identity of what is computed; see :class:`LiveListing`."""
+        return self._listing.store_id
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -216,39 +333,12 @@ class LiveSource:
         """Where the bytes of a row are, as the view that it is."""
         sample = split.samples[int(split.source_index[row])]
         media = self.inputs.dataset.media(sample)
-        return view_of(self.plan.augment, media, sample.key, int(split.views[row]))
+        # A training's own reader of a split has no name, but it has the split's samples.
+        is_viewed = split.samples is self.inputs.dataset.splits.get(VIEWED_SPLIT)
+        augment = self.plan.augment if is_viewed else None
+        return view_of(augment, media, sample.key, int(split.views[row]))
 
     def planes(self, taps: tuple[int, ...]) -> LivePlanes:
         """What computes some taps of this source."""
         backbone = self.inputs.backbone.with_taps(taps)
         return LivePlanes(backbone, self.plan.with_taps(taps), self.calibration(taps).quantiser)
-
-    def _scanned(self) -> Mapping[str, UInt8[np.ndarray, "..."]]:
-        """Status of every sample; with ``--on-error skip``, all are decoded once to know it."""
-        splits = self.inputs.dataset.splits
-        found = {name: np.full(len(listed), READABLE, np.uint8) for name, listed in splits.items()}
-        if self.inputs.config.on_error == "fail":
-            return found
-        with decode_pool(self.inputs) as pool:
-            for name, listed in splits.items():
-                self._scan(pool, listed, found[name])
-        total = sum(map(len, found.values()))
-        bad = sum(int((status != READABLE).sum()) for status in found.values())
-        if bad:
-            log.warning("%d of %d samples cannot be read and are left out", bad, total)
-        if bad > self.inputs.config.max_skip * total:
-            what = f"{bad} of {total} samples cannot be read, more than --max-skip allows"
-            raise SkippedError("--dataset", what, "mend them, or raise --max-skip")
-        return found
-
-    def _scan(
-        self, pool: DecodePool, listed: tuple[Sample, ...], status: UInt8[np.ndarray, "n"]
-    ) -> None:
-        media = [self.inputs.dataset.media(sample) for sample in listed]
-        starts = range(0, len(media), SCAN_ROWS)
-        groups = [media[first : first + SCAN_ROWS] for first in starts]
-        for first, batch in zip(starts, pool.batches(groups, pad_to=SCAN_ROWS), strict=True):
-            for failure in batch.failures:
-                status[first + failure.position] = failure.code
-                path = self.inputs.dataset.root / Path(listed[first + failure.position].path)
-                log.info("%s: %s", path, failure.message)

@@ -6,8 +6,10 @@ epoch runs the backbone again.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -20,9 +22,13 @@ from losa.adapt.partition import Part
 from losa.adapt.progress import Progress
 from losa.adapt.report import AdaptReport
 from losa.adapt.ring import FeatureBatch, RingOptions
+from losa.adapt.rundir import finished_run
 from losa.adapt.source import FeatureSource, RowReader
-from losa.adapt.train import adapt_on
+from losa.adapt.targets import read_targets
+from losa.adapt.task import is_of_several
+from losa.adapt.train import adapt_on, used_taps
 from losa.config import AdaptConfig, ExtractConfig, LiveConfig
+from losa.device import resolve_compute
 from losa.errors import InputError, UsageError
 from losa.extract.decode import DecodedBatch
 from losa.extract.extraction import decode_pool
@@ -30,11 +36,11 @@ from losa.extract.fitting import out_of_memory
 from losa.extract.media import Media
 from losa.extract.planning import gather_inputs
 from losa.features import FeatureSpec, Regime
-from losa.live.source import LiveSource
-from losa.precision import magnitudes
+from losa.live.source import TODO_FIT, LiveListing, LivePlanes, LiveRows, LiveSource
+
+log = logging.getLogger(__name__)
 
 TODO_READ = "mend or remove it, or use --on-error skip"
-TODO_FIT = "use --store-dtype bfloat16 or float32, another --amp-dtype, or check the weights"
 
 
 def adapt_live(config: AdaptConfig, *, progress: Progress | None = None) -> AdaptReport:
@@ -49,7 +55,12 @@ def adapt_live(config: AdaptConfig, *, progress: Progress | None = None) -> Adap
     if config.taps != "all" or config.read != "auto":
         flag = "--read" if config.taps == "all" else "taps"
         raise UsageError(flag, "is about a store", "leave it away; live.taps is the backbone's")
-    source = LiveSource(gather_inputs(extraction_of(config), is_written=False))
+    inputs = gather_inputs(extraction_of(config), is_written=False)
+    listing = LiveListing(inputs)
+    found = _finished(config, listing)
+    if found is not None:
+        return found
+    source = LiveSource(inputs, listing)
 
     def batches(
         _: FeatureSource,
@@ -62,6 +73,23 @@ def adapt_live(config: AdaptConfig, *, progress: Progress | None = None) -> Adap
         return LiveBatches(source, taps, options)
 
     return adapt_on(source, config, progress=progress, batches=batches)
+
+
+def _finished(config: AdaptConfig, listing: LiveListing) -> AdaptReport | None:
+    """The report of a run that is finished: nothing is calibrated in order to find it."""
+    compute = resolve_compute(config.device, config.amp_dtype)
+    config = config.model_copy(update={"amp_dtype": compute.amp_dtype})
+    if config.targets is not None:
+        targets = read_targets(config.targets)
+        task, digest = targets.kind, targets.digest
+    else:
+        listed = listing.inputs.dataset.splits.values()
+        task, digest = "labels" if any(map(is_of_several, listed)) else "classes", ""
+    taps = used_taps(config, listing.plan.spec.taps)
+    report = finished_run(config, taps, listing.store_id, task, digest)
+    if report is not None:
+        log.info("the finished run is there already")
+    return report
 
 
 def extraction_of(config: AdaptConfig) -> ExtractConfig:
@@ -155,7 +183,7 @@ class LiveBatches:
         self, split: RowReader, order: Iterator[Int64[np.ndarray, "b"]]
     ) -> Generator[FeatureBatch, None, None]:
         ahead: deque[Int64[np.ndarray, Any]] = deque()
-        check = _FitCheck(split, self._spec)
+        check = _FitCheck(split, self._planes)
 
         def groups() -> Iterator[list[Media]]:
             for rows in order:
@@ -166,79 +194,77 @@ class LiveBatches:
         for decoded in self._pool.batches(groups(), pad_to=self._options.batch_size):
             rows = ahead.popleft()
             _refuse_failures(split, rows, decoded)
-            yield self._batch(split, rows, decoded.pixels, check)
-        check.finish()
+            yield from check.passed(self._begun(split, rows, decoded.pixels))
+        yield from check.passed(None)
 
-    def _batch(
+    def _begun(
         self,
         split: RowReader,
         rows: Int64[np.ndarray, "b"],
-        pixels: UInt8[np.ndarray, "n h w 3"],
-        check: _FitCheck,
-    ) -> FeatureBatch:
-        count, device = len(rows), self._options.device
+        pixels: UInt8[np.ndarray, "n ... h w 3"],
+    ) -> _Begun:
+        device = self._options.device
         labels = torch.from_numpy(split.labels[rows].astype(np.int64))
         with out_of_memory(self._planes.backbone, self._options.batch_size):
-            planes, encoded = self._planes(_moved(torch.from_numpy(pixels), device))
-            values = torch.stack([one.values[:count] for one in encoded])
-            scales = [one.scales[:count] for one in encoded if one.scales is not None]
-            largest = [
-                magnitudes(*each)[:count]
-                for each in zip(planes, encoded, self._exponents, strict=True)
-            ]
-            check.begin(rows, torch.stack(largest))
-        stacked = torch.stack(scales) if scales else None
-        return FeatureBatch(values, _moved(labels, device), rows, stacked)
+            there = _moved(torch.from_numpy(pixels), device)
+            found = self._planes(there, len(rows))
+        batch = FeatureBatch(found.values, _moved(labels, device), rows, found.scales)
+        if device.type != "cuda":
+            return _Begun(batch, there, found, found.largest, None)
+        largest = torch.empty(found.largest.shape, dtype=found.largest.dtype, pin_memory=True)
+        largest.copy_(found.largest, non_blocking=True)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's stubs
+        copied.record(torch.cuda.current_stream(device))
+        return _Begun(batch, there, found, largest, copied)
+
+
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """A batch that is being computed, and what its rows are judged by: ``largest``, on the host."""
+
+    batch: FeatureBatch
+    pixels: UInt8[Tensor, "n ... h w 3"]
+    rows: LiveRows
+    largest: Float[Tensor, "k b"]
+    copied: torch.cuda.Event | None
 
 
 class _FitCheck:
-    """Refuses features that are not finite or do not fit, without making the host wait.
+    """Mends features that are not finite or do not fit, and refuses those that stay so.
 
-    On CUDA a batch is judged when the next one is asked for, by then long copied.
+    On CUDA a batch is judged when the next one has been begun: the host never waits for a device
+    that has nothing to do.
     """
 
-    def __init__(self, split: RowReader, spec: FeatureSpec) -> None:
+    def __init__(self, split: RowReader, planes: LivePlanes) -> None:
         self._split = split
-        self._spec = spec
-        self._rows: Int64[np.ndarray, Any] | None = None
-        self._largest: Tensor | None = None
-        self._copied: torch.cuda.Event | None = None
+        self._planes = planes
+        self._held: _Begun | None = None
 
-    def begin(self, rows: Int64[np.ndarray, "b"], largest: Float[Tensor, "k b"]) -> None:
-        """Judge the batch before, and take in another.
+    def passed(self, begun: _Begun | None) -> Iterator[FeatureBatch]:
+        """Take in another batch, or the end of them; gives those that are known to fit.
 
         Raises:
             InputError: a sample's features do not fit.
         """
-        self.finish()
-        self._rows = rows
-        if largest.device.type != "cuda":
-            self._largest = largest
-            self.finish()
-            return
-        self._largest = torch.empty(largest.shape, dtype=largest.dtype, pin_memory=True)
-        self._largest.copy_(largest, non_blocking=True)
-        self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's stubs
-        self._copied.record(torch.cuda.current_stream(largest.device))
+        held, self._held = self._held, begun
+        if held is not None:
+            yield self._judged(held)
+        if begun is not None and begun.copied is None:
+            self._held = None
+            yield self._judged(begun)
 
-    def finish(self) -> None:
-        """Judge the last batch.
-
-        Raises:
-            InputError: a sample's features do not fit.
-        """
-        rows, largest = self._rows, self._largest
-        self._rows = self._largest = None
-        if rows is None or largest is None:
-            return
-        if self._copied is not None:
-            self._copied.synchronize()
-        wrong = torch.nonzero(~largest.isfinite())
-        if len(wrong):
-            tap, position = wrong[0].tolist()
-            path = _path(self._split, int(rows[position]))
-            what = f"its features at tap {self._spec.taps[tap]} do not fit {self._spec.dtype}"
-            raise InputError(path, what, TODO_FIT)
+    def _judged(self, begun: _Begun) -> FeatureBatch:
+        if begun.copied is not None:
+            begun.copied.synchronize()
+        fits = begun.largest.isfinite().numpy()
+        if not fits.all():
+            self._planes.mend(begun.pixels, begun.rows, fits)
+        misfit = self._planes.misfit(fits)
+        if misfit is not None:
+            position, what = misfit
+            raise InputError(_path(self._split, int(begun.batch.rows[position])), what, TODO_FIT)
+        return begun.batch
 
 
 def _refuse_failures(split: RowReader, rows: Int64[np.ndarray, "b"], decoded: DecodedBatch) -> None:

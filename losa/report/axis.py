@@ -86,6 +86,17 @@ def axis_of(
     return Axis(lowest, high + room, *pixels)
 
 
+def tick_text(value: Number, unit: str = "") -> str:
+    """A tick's value with as many digits as it has: two ticks never look alike or uneven.
+
+    Example:
+        >>> tick_text(542.5e6, "B"), tick_text(547.5e6, "B"), tick_text(20e3), tick_text(0.1)
+        ('542.5 MB', '547.5 MB', '20 k', '0.1')
+    """
+    digits = next((n for n in range(3, 7) if math.isclose(float(f"{value:.{n}g}"), value)), 7)
+    return amount(value, unit, digits)
+
+
 def amount(value: Number, unit: str = "", digits: int = 3) -> str:
     """A number as people read it, with a prefix from 1,000.
 

@@ -1,4 +1,4 @@
-"""What an adaptor computes for one image, from its card alone: no weights, no network.
+"""What an adaptor computes for one sample, from its card alone: no weights, no network.
 
 A multiplication and its addition are two FLOPs. Matrix products and attention count, as in
 ``torch.utils.flop_counter``; norms, activations and pooling do not. They are those of the equation
@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from losa.adapt.adaptor import SideOptions
+from losa.adapt.adaptor import own_pool
 from losa.adapt.attention import MLP_RATIO, width_of
 from losa.adapt.checkpoint import AdaptorCard
+from losa.adapt.clipwindow import window_of
 from losa.adapt.head import Pool
 from losa.adapt.lst import REDUCTION
+from losa.adapt.options import SideOptions
 from losa.extract.known import Anatomy, Profile, known_models
+from losa.features import TokenGrid
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class Sizes:
     y: int
     e: int
     options: SideOptions
+    grid: TokenGrid
 
     @property
     def vectors(self) -> int:
@@ -38,37 +42,53 @@ class Sizes:
 
 
 def adaptor_flops(card: AdaptorCard) -> int | None:
-    """FLOPs of one image's features to its logits; ``None`` of an adaptor or a grid without rule.
+    """FLOPs of one sample's features to its logits; ``None`` of an adaptor without rule.
 
     Source: the equations of the adaptors, docs/paper.md.
     """
     rule = RULES.get(card.adaptor)
-    if rule is None or card.spec.grid.time > 1:
+    if rule is None:
         return None
-    vectors = Pool(card.spec.grid, card.options.pool).vectors
-    taps, tokens, channels = card.spec.shape
-    return rule(Sizes(taps, tokens, channels, len(card.classes), vectors * channels, card.options))
+    options, (taps, _, channels) = card.options, card.spec.shape
+    window = window_of(card.spec.grid, options)
+    grid = card.spec.grid if window is None else window.grid
+    pool = own_pool(options.pool) if card.adaptor == "losa" else options.pool
+    pooled = Pool(grid, pool).vectors * channels
+    return rule(Sizes(taps, grid.num_tokens, channels, len(card.classes), pooled, options, grid))
 
 
 def backbone_flops(card: AdaptorCard) -> int | None:
-    """FLOPs of one image through the backbone's blocks to the last tap, of a backbone we know.
+    """FLOPs of one sample through the backbone's blocks to the last tap, of a backbone we know.
+
+    A clip costs what its frames cost, seen one by one; of backbones of videos there is no figure.
 
     Source: losa/extract/known.py, ``Profile.flops``.
     """
     name = card.spec.backbone
     found = next((known for known in known_models() if name in (known.alias, known.name)), None)
     size = card.preprocessing.get("img_size")
-    if found is None or not isinstance(size, list | tuple) or card.spec.grid.time > 1:
+    if found is None or not isinstance(size, list | tuple) or found.frames > 1:
         return None
+    clip = card.preprocessing.get("clip")
+    frames = 1 if clip is None else int(clip["frames"])
     anatomy = Anatomy(found.depth, found.channels, 1, (found.patch, found.patch))
     height, width = size
     profile = Profile(found.name, anatomy, found.mlp, found.parameters, (height, width))
-    return profile.flops(card.spec.taps[-1] + 1)
+    return frames * profile.flops(card.spec.taps[-1] + 1)
 
 
 def _losa(of: Sizes) -> int:
-    """``W_down`` and ``W_up`` along both axes of each plane, and the head."""
-    return of.k * 4 * of.l * of.d * sum(of.options.ranks) + 2 * of.e * of.y
+    """``W_down`` and ``W_up`` along the axes of each plane, and the head.
+
+    A clip's prefix tokens are mixed once along space, and not along time.
+    """
+    channel, token = of.options.ranks
+    kind, grid = of.options.mixing_on(of.grid), of.grid
+    mixed = of.l * (channel + (token if kind != "time" else 0))
+    if kind in ("factorised", "time"):
+        timeless = 0 if grid.is_prefix_per_step else grid.prefix
+        mixed += (of.l - timeless) * of.options.along_time
+    return of.k * 4 * of.d * mixed + 2 * of.e * of.y
 
 
 def _linear(of: Sizes) -> int:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
 
+from losa.adapt.command import WINNER, adapt_command
 from losa.report.axis import amount
-from losa.report.command import adapt_command
 from losa.report.curves import curves
 from losa.report.heatmap import field_pairs, heatmap
 from losa.report.markup import Node, node, source_digest, written
@@ -36,8 +36,6 @@ MOST_POINTS: Final = 1000
 """More points of a front could not be told apart; the best on val are drawn."""
 
 MOST_HEATMAPS: Final = 6
-WINNER: Final = "winner"
-"""The folder, beside the trials, that the winner's command trains in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +61,13 @@ class Story:
 
     @property
     def dropped(self) -> list[Trial]:
-        """Trials that ended before their time."""
-        return [trial for trial in self.found.trials if trial.reason is not None]
+        """Trials that could not be trained to their end."""
+        return [one for one in self.found.trials if one.reason is not None and not one.is_left]
+
+    @property
+    def left_behind(self) -> list[Trial]:
+        """Trials that successive halving stopped."""
+        return [one for one in self.found.trials if one.is_left]
 
 
 def story_of(found: Found) -> Story:
@@ -105,7 +108,7 @@ def _header(story: Story) -> Iterator[Node]:
     known = [f"store {first.config.get('store', '?')}"]
     known += [f"backbone {first.backbone}"] if first.backbone else []
     if first.backbone_flops:
-        known.append(f"{amount(first.backbone_flops, 'FLOPs')} an image to the last tap")
+        known.append(f"{amount(first.backbone_flops, 'FLOPs')} a sample to the last tap")
     yield node("p", "; ".join(known), class_="soft")
     yield node("div", *_tiles(story), class_="panel tiles")
     if story.command is not None:
@@ -126,6 +129,8 @@ def _tiles(story: Story) -> Iterator[Node]:
     if found.kind == "sweep":
         yield _tile(f"{len(found.trials):,}", "trials that ended")
         yield _tile(f"{len(story.settings):,}", "settings")
+        if story.left_behind:
+            yield _tile(f"{len(story.left_behind):,}", "left behind by halving")
         if story.dropped:
             yield _tile(f"{len(story.dropped):,}", "dropped")
         if found.unfinished:
@@ -168,10 +173,15 @@ def _how_ranked(story: Story) -> str:
     if story.winner is None:
         return "There is no val: nothing was chosen, and settings stand as they were found."
     best = "highest" if story.criterion.is_higher_better else "lowest"
-    return (
+    told = (
         f"By the {best} mean val {story.criterion.words}, ± one standard error over seeds; settings"
         " with a dropped trial stand behind the others. Test chooses nothing."
     )
+    if story.left_behind:
+        told += (
+            " Those that halving left behind follow, who came further first, with val as it stood."
+        )
+    return told
 
 
 def _how_learnt(story: Story) -> str:
@@ -191,7 +201,7 @@ def _how_costs_are_read(story: Story) -> str:
         "Test, with one standard error over seeds; inference is the side network's, beside the"
         " backbone's. Choose by val: the best of many on test flatters itself."
     )
-    return f"{told} The same for all settings: {'; '.join(same)}." if same else told
+    return f"{told} The same for all that were tested: {'; '.join(same)}." if same else told
 
 
 def _swept(story: Story) -> list[Node]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from losa.report.axis import Axis, Number, amount, axis_of
+from losa.report.axis import Axis, Number, axis_of, tick_text
 from losa.report.markup import Node, add, node
 
 WIDTH, HEIGHT = 460, 300
@@ -148,7 +148,7 @@ def _frame(picture: Node, labels: Labels, axes: tuple[Axis, Axis], ticks: Sequen
     for value in ticks:
         x = x_axis.place(value)
         add(picture, node("line", x1=x, x2=x, y1=bottom, y2=bottom + 4, class_="axis"))
-        add(picture, label(amount(value, labels.unit), x, bottom + 17, "tick middle"))
+        add(picture, label(tick_text(value, labels.unit), x, bottom + 17, "tick middle"))
     edge = {"x1": LEFT, "x2": WIDTH - RIGHT, "y1": bottom, "y2": bottom}
     add(picture, node("line", **edge, class_="axis"))
     add(picture, label(labels.x, (LEFT + WIDTH - RIGHT) / 2, bottom + 36, "name middle"))

@@ -12,12 +12,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, TypeGuard
 
-from losa.adapt.rundir import INDIFFERENT
+from losa.adapt.choice import UNSET, Repetition, best_of, order_of, setting_key
 from losa.report.trials import Trial
 from losa.store.files import canonical_json
-
-NO_SETTING: Final = INDIFFERENT | {"seed"}
-"""Fields of a configuration that do not make it another setting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,35 +155,29 @@ def swept_fields(trials: Sequence[Trial]) -> tuple[str, ...]:
     return tuple(
         name
         for name, values in seen.items()
-        if name not in NO_SETTING and (len(values) > 1 or held[name] < len(trials))
+        if name not in UNSET and (len(values) > 1 or held[name] < len(trials))
     )
 
 
 def settings_of(trials: Sequence[Trial], criterion: Criterion) -> tuple[Setting, ...]:
-    """All settings, the best on val first.
-
-    One with a dropped trial stands behind those without: the mean of its survivors would flatter
-    it. Those without any val stand last, in the order they were found.
-    """
+    """All settings, the best on val first; source: :func:`losa.adapt.choice.order_of`."""
     fields = swept_fields(trials)
     groups: dict[bytes, list[Trial]] = {}
     for trial in trials:
-        values = {name: trial.config.get(name) for name in fields}
-        groups.setdefault(canonical_json(values), []).append(trial)
+        groups.setdefault(setting_key(trial.config), []).append(trial)
     found = []
     for group in groups.values():
         values = {name: group[0].config.get(name) for name in fields}
         members = sorted(group, key=lambda trial: (trial.seed, trial.name))
         found.append(Setting(0, MappingProxyType(values), tuple(members)))
-    found.sort(key=lambda setting: _place(setting, criterion))
+    found.sort(key=lambda setting: order_of(_repetitions(setting.trials, criterion)))
     return tuple(Setting(at, one.values, one.trials) for at, one in enumerate(found, start=1))
 
 
 def winner_of(settings: Sequence[Setting], criterion: Criterion) -> Trial | None:
     """The trial of the best setting that was best on val; none where nothing has a val."""
-    if not settings[0].whole or settings[0].score("val", criterion.key) is None:
-        return None
-    return min(settings[0].whole, key=lambda trial: _order(trial.metrics.get("val", {}), criterion))
+    best = best_of(_repetitions(settings[0].trials, criterion))
+    return next((one for one in settings[0].trials if best and one.name == best.name), None)
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -218,21 +209,23 @@ def shown(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _place(setting: Setting, criterion: Criterion) -> tuple[bool, bool, float, float]:
-    """What settings are put in order by: whole, val's metric, val's loss."""
-    score, loss = (setting.score("val", key) for key in (criterion.key, "loss"))
-    scores = {criterion.key: score and score.value, "loss": loss and loss.value}
-    is_cut = len(setting.whole) < len(setting.trials)
-    return (score is None, is_cut, *_order(scores, criterion))
-
-
-def _order(scores: Mapping[str, Any], criterion: Criterion) -> tuple[float, float]:
-    """The better, the smaller; among equals the lower loss."""
-    value, loss = (scores.get(key) for key in (criterion.key, "loss"))
-    if not is_number(value):
-        return math.inf, math.inf
-    signed = -value if criterion.is_higher_better else value
-    return signed, loss if is_number(loss) else math.inf
+def _repetitions(trials: Sequence[Trial], criterion: Criterion) -> list[Repetition]:
+    """Trials as a choice sees them: what val is compared by, and nothing of test."""
+    found = []
+    for trial in trials:
+        score, loss = (trial.metrics.get("val", {}).get(key) for key in (criterion.key, "loss"))
+        val = {criterion.key: score, "loss": loss if is_number(loss) else math.inf}
+        found.append(
+            Repetition(
+                trial.name,
+                val if is_number(score) else {},
+                seed=trial.seed,
+                is_whole=trial.reason is None,
+                epochs=trial.epochs,
+                trainable=trial.trainable or 0,
+            )
+        )
+    return found
 
 
 def is_number(value: object) -> TypeGuard[int | float]:

@@ -50,6 +50,7 @@ def _told(story: Story) -> dict[str, Any]:
         "kind": story.found.kind,
         "trials": len(story.found.trials),
         "settings": len(story.settings),
+        "left_behind": len(story.left_behind),
         "dropped": len(story.dropped),
         "unfinished": story.found.unfinished,
         "winner": winner,

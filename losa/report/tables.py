@@ -74,7 +74,7 @@ def dropped_table(trials: Sequence[Trial]) -> Node:
     """A row a trial that was dropped, and why."""
     body = node("tbody")
     for trial in trials:
-        cells = [trial.name, str(trial.seed), str(len(trial.curve))]
+        cells = [trial.name, str(trial.seed), str(trial.epochs)]
         reason = node("td", trial.reason, class_="long")
         add(body, node("tr", *(node("td", cell) for cell in cells), reason))
     return _scrolled(["trial", "seed", "epochs", "why"], body)
@@ -110,6 +110,8 @@ def trials_csv(settings: Sequence[Setting]) -> bytes:
 
 def _seeds(setting: Setting) -> str:
     whole, every = len(setting.whole), len(setting.trials)
+    if not whole and any(trial.is_left for trial in setting.trials):
+        return f"left at epoch {max(trial.epochs for trial in setting.trials)}"
     return str(every) if whole == every else f"{whole} of {every}"
 
 

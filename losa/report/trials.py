@@ -27,7 +27,9 @@ Kind = Literal["run", "sweep"]
 class Trial:
     """One trained setting and seed; what its files do not say is ``None``.
 
-    ``metrics`` are by split, ``curve`` has an entry an epoch, ``reason`` says why it was dropped.
+    ``metrics`` are by split, ``curve`` has an entry an epoch, ``epochs`` is how many there were.
+    ``reason`` says why it was not trained to its end: successive halving left it behind
+    (``is_left``), or it was dropped.
     ``sample_bytes`` are those of one sample at the taps it reads, ``flops`` of one image through
     the adaptor, ``backbone_flops`` through the backbone to the last of these taps.
     """
@@ -37,6 +39,8 @@ class Trial:
     metrics: Mapping[str, Mapping[str, Any]]
     curve: tuple[Mapping[str, Any], ...] = ()
     reason: str | None = None
+    is_left: bool = False
+    epochs: int = 0
     backbone: str | None = None
     trainable: int | None = None
     seconds: float | None = None
@@ -68,6 +72,7 @@ class _Amounts(BaseModel):
     seconds: float | None = None
     peak_bytes: int | None = None
     peak_device_bytes: int | None = None
+    epochs: int | None = None
 
 
 class _Record(BaseModel):
@@ -81,6 +86,8 @@ class _Record(BaseModel):
     parameters: _Amounts | None = None
     timing: _Amounts | None = None
     memory: _Amounts | None = None
+    status: Literal["complete", "stopped", "failed"] = "complete"
+    epochs: int | None = None
     reason: str | None = None
 
 
@@ -142,6 +149,8 @@ def read_trial(folder: Path, record: Path) -> Trial:
         metrics={name: scores for name, scores in (found.metrics or {}).items() if scores},
         curve=_curve(folder / METRICS_NAME),
         reason=found.reason,
+        is_left=found.status == "stopped",
+        epochs=found.epochs or (found.timing or nothing).epochs or 0,
         trainable=(found.parameters or nothing).trainable,
         seconds=(found.timing or nothing).seconds,
         peak_bytes=memory.peak_device_bytes or memory.peak_bytes,

@@ -48,6 +48,7 @@ def describe_store(path: Path) -> dict[str, Any]:
         "preprocessing": dict(plan.preprocessing),
         "shard_rows": plan.shard_rows,
         "views": plan.views,
+        "test_views": plan.test_views,
         "augment": None if plan.augment is None else dict(plan.augment),
         "dataset": plan.dataset,
         "classes": len(plan.classes),

@@ -34,7 +34,7 @@ MAX_RECORD_BYTES: Final = 2**40
 MAX_VIEWS: Final = 64
 
 VIEWED_SPLIT: Final = "train"
-"""The split whose samples have all views: the others are looked at as they are."""
+"""The split whose samples have the augmented views: of the others there are test views."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ class Plan:
 
     ``backbone`` holds the model's name, its weights' digest and the token policy;
     ``preprocessing`` how pixels are made, and ``augment`` those of every view but the first;
+    ``views`` are those of a train sample, ``test_views`` those of one of another split;
     ``exponents`` the power of two each tap was divided by before a float16 cast (calibrated, hence
     not part of the identity). ``calibration_split`` is the split that calibration looked at, and
     ``writer`` the version of losa that began the store: no parts of the identity either.
@@ -91,10 +92,15 @@ class Plan:
     calibration_split: str = "train"
     views: int = 1
     augment: Mapping[str, Any] | None = None
+    test_views: int = 1
 
     def views_of(self, split: str) -> int:
         """Views of each sample of a split."""
-        return self.views if split == VIEWED_SPLIT else 1
+        return self.views if split == VIEWED_SPLIT else self.test_views
+
+    def augment_in(self, split: str) -> Mapping[str, Any] | None:
+        """How the views of a split are augmented; the others of a test sample are not."""
+        return self.augment if split == VIEWED_SPLIT else None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -104,6 +110,7 @@ class Plan:
             for name, split in self.splits.items()
         }
         augment = {} if self.augment is None else {"augment": dict(self.augment)}
+        tested = {} if self.test_views == 1 else {"test_views": self.test_views}
         return {
             "features": self.spec.to_json(),
             "backbone": dict(self.backbone),
@@ -111,6 +118,7 @@ class Plan:
             "dataset": {"name": self.dataset, "classes": list(self.classes), "splits": splits},
             "views": self.views,
             **augment,
+            **tested,
             "shard_rows": self.shard_rows,
             "order_seed": self.order_seed,
             "calibration_rows": self.calibration_rows,
@@ -174,6 +182,7 @@ class Plan:
                 calibration_split=value["calibration_split"],
                 views=identity["views"],
                 augment=identity.get("augment"),
+                test_views=identity.get("test_views", 1),
             )
             _check_bounds(plan)
             _check_views(plan)
@@ -313,6 +322,7 @@ def _check_bounds(plan: Plan) -> None:
 
 def _check_views(plan: Plan) -> None:
     _whole("views", plan.views, 1, MAX_VIEWS)
+    _whole("test_views", plan.test_views, 1, MAX_VIEWS)
     if plan.views == 1:
         if plan.augment is not None:
             raise ValueError("augment in a store of one view")

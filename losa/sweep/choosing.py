@@ -5,22 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from pathlib import Path
+from operator import itemgetter
 from statistics import fmean, stdev
 from typing import Any, Final
 
+from losa.adapt.choice import Repetition, best_of, order_of, setting_key
 from losa.config import AdaptConfig
 from losa.sweep.results import TrialResult
-
-UNGROUPED: Final = ("seed", "out")
-"""Fields in which trials of one setting differ."""
-
-WITHOUT_FLAG: Final = ("clip", "warmup_epochs", "read_threads", "prefetch", "checkpoint_seconds")
-"""Fields that ``losa adapt`` takes from a file alone."""
 
 FACTS: Final = ("number", "digest", "status", "epochs", "parameters", "seconds")
 NOT_METRICS: Final = ("rows", "skipped")
@@ -28,22 +22,10 @@ NOT_METRICS: Final = ("rows", "skipped")
 
 @dataclass(frozen=True)
 class Setting:
-    """The trials of one setting that were trained to their end, and how many failed."""
+    """The trials of one setting that were trained to their end, which of them is best on val."""
 
     results: tuple[TrialResult, ...]
-    failed: int = 0
-
-    @property
-    def order(self) -> tuple[float, ...]:
-        """How good the setting is on val; what fails for a seed is behind all that does not."""
-        score, loss = (fmean(values) for values in zip(*self._standings, strict=True))
-        cost = self.results[0].parameters.get("trainable", 0)
-        return (-float(self.failed), score, loss, -float(cost))
-
-    @property
-    def best(self) -> TrialResult:
-        """The trial that val likes most."""
-        return max(self.results, key=lambda result: result.standing)
+    best: TrialResult
 
     def summary(self, split: str) -> dict[str, dict[str, float | None]]:
         """Of each metric of a split the mean over seeds and its standard error, if there are two.
@@ -57,52 +39,33 @@ class Setting:
             found[name] = {"mean": fmean(values), "standard_error": error}
         return found
 
-    @property
-    def _standings(self) -> list[tuple[float, float]]:
-        return [result.standing for result in self.results]
-
 
 def ranked(results: Sequence[TrialResult]) -> list[Setting]:
     """The settings with a trial trained to its end, the best on val first."""
-    groups: dict[str, list[TrialResult]] = {}
+    groups: dict[bytes, list[TrialResult]] = {}
     for result in results:
-        values = {name: v for name, v in result.config.items() if name not in UNGROUPED}
-        groups.setdefault(json.dumps(values, sort_keys=True), []).append(result)
+        groups.setdefault(setting_key(result.config), []).append(result)
     found = []
     for group in groups.values():
-        complete = tuple(result for result in group if result.status == "complete")
-        if complete:
-            failed = sum(result.status == "failed" for result in group)
-            found.append(Setting(complete, failed))
-    return sorted(found, key=lambda setting: setting.order, reverse=True)
+        trials = [repetition_of(result) for result in group]
+        best = best_of(trials)
+        if best is not None:
+            complete = {one.digest: one for one in group if one.status == "complete"}
+            setting = Setting(tuple(complete.values()), complete[best.name])
+            found.append((order_of(trials), setting))
+    return [setting for _, setting in sorted(found, key=itemgetter(0))]
 
 
-def command_of(config: Mapping[str, Any]) -> str:
-    """The command that trains a trial again, in a folder of its own.
-
-    Example:
-        >>> command_of(AdaptConfig(store=Path("s.zarr"), rank=4).model_dump(mode="json"))
-        'losa adapt --store s.zarr --rank 4'
-    """
-    default = AdaptConfig().model_dump(mode="json")
-    changed = {
-        name: value
-        for name, value in config.items()
-        if name not in ("out", "store") and value != default.get(name)
-    }
-    words = ["losa", "adapt", "--store", str(config["store"])]
-    # A file says what no flag can: some fields have none, and a flag cannot say "none at all".
-    if any(name in WITHOUT_FLAG or value is None for name, value in changed.items()):
-        run = Path(str(config["out"]))
-        again = run.parent.parent / f"again-{run.name}"
-        return shlex.join([*words, "--config", str(run / "config.yaml"), "--out", str(again)])
-    for name, value in changed.items():
-        flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            words.append(flag if value else f"--no-{flag[2:]}")
-        else:
-            words += [flag, str(value)]
-    return shlex.join(words)
+def repetition_of(result: TrialResult) -> Repetition:
+    """A result as a choice sees it."""
+    return Repetition(
+        name=result.digest,
+        val=result.metrics.get("val", {}),
+        seed=int(result.config.get("seed", 0)),
+        is_whole=result.status == "complete",
+        epochs=result.epochs,
+        trainable=result.parameters.get("trainable", 0),
+    )
 
 
 def varied(results: Sequence[TrialResult]) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from losa.adapt.choice import Standing, standing
 from losa.adapt.report import AdaptReport
 from losa.errors import StoreError
 from losa.store.files import canonical_json, read_json
@@ -14,8 +15,6 @@ from losa.sweep.trials import SweepTrial
 
 RESULT_VERSION: Final = 1
 Status = Literal["complete", "stopped", "failed"]
-Standing = tuple[float, float]
-"""How good a trial is on val: what val chooses by, then the negative loss. More is better."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +45,6 @@ class TrialResult:
     def standing(self) -> Standing:
         """How good it is on val."""
         return standing(self.metrics["val"])
-
-
-def standing(values: Mapping[str, Any]) -> Standing:
-    """How good metrics of val are.
-
-    What chooses is top-1 of classes, the mean average precision of labels, the loss of numbers.
-
-    Example:
-        >>> standing({"top1": 0.5, "loss": 1.25}), standing({"r2": 0.9, "loss": 0.5})
-        ((0.5, -1.25), (-0.5, -0.5))
-    """
-    loss = -float(values["loss"])
-    score = next((values[name] for name in ("top1", "mean_ap") if name in values), loss)
-    return float(score), loss
 
 
 def best_of_curve(curve: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from losa.adapt.command import WINNER, adapt_command
 from losa.config import SweepConfig, checked, load_yaml
 from losa.errors import InputError, SkippedError, UsageError
 from losa.store.files import write_atomic
 from losa.store.opening import open_source
 from losa.sweep.asking import Suggested
-from losa.sweep.choosing import Setting, command_of, ranked, table_bytes
+from losa.sweep.choosing import Setting, ranked, table_bytes
 from losa.sweep.folder import IDENTITY, SweepFolder, read_recorded, recorded, results_of
 from losa.sweep.processes import Processes, visible_devices
 from losa.sweep.results import TrialResult
@@ -109,8 +110,22 @@ class Sweep:
             "trials": len(results),
             **counts,
             "settings": len(settings),
-            "best": _best(settings[0]) if settings else None,
+            "best": self._best(settings[0]) if settings else None,
             "results": str(self.folder.table),
+        }
+
+    def _best(self, setting: Setting) -> dict[str, Any]:
+        """The best setting as plain JSON values."""
+        best, root = setting.best, self.folder.root
+        run = self.folder.trials / best.digest
+        return {
+            "digest": best.digest,
+            "seeds": sorted(result.config["seed"] for result in setting.results),
+            "val": setting.summary("val"),
+            "test": setting.summary("test"),
+            "parameters": best.parameters,
+            "run": str(run),
+            "command": adapt_command(best.config, run, root / WINNER),
         }
 
 
@@ -142,17 +157,3 @@ def _schedule(strategy: Strategy, maker: TrialMaker, folder: SweepFolder, file: 
         what = f"halving.rungs ends at {strategy.halving.rungs[-1]}, not before epochs, {longest}"
         raise InputError(file, what, "mend the file")
     return Halved(folder, trials, strategy.halving, maker.store.store_id)
-
-
-def _best(setting: Setting) -> dict[str, Any]:
-    """The best setting as plain JSON values."""
-    best = setting.best
-    return {
-        "digest": best.digest,
-        "seeds": sorted(result.config["seed"] for result in setting.results),
-        "val": setting.summary("val"),
-        "test": setting.summary("test"),
-        "parameters": best.parameters,
-        "run": best.config["out"],
-        "command": command_of(best.config),
-    }

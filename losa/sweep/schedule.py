@@ -6,12 +6,13 @@ is waited for, so that which go on does not depend on who was faster.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from losa.adapt.choice import Repetition, order_of, setting_key
 from losa.sweep.folder import SweepFolder
-from losa.sweep.results import Standing, standing, stop_of
+from losa.sweep.results import stop_of
 from losa.sweep.strategy import Halving
 from losa.sweep.trials import SweepTrial
 
@@ -64,7 +65,11 @@ class All:
 
 
 class Halved:
-    """Every trial to the first rung; of each rung one in ``eta`` to the next, or to its end."""
+    """Every setting to the first rung; of each rung one in ``eta`` to the next, or to its end.
+
+    A setting goes on with all its seeds or with none: its mean is compared, and of a few that were
+    lucky it would not be one.
+    """
 
     def __init__(
         self, folder: SweepFolder, trials: Sequence[SweepTrial], halving: Halving, store_id: str
@@ -73,6 +78,11 @@ class Halved:
         self._trials = trials
         self._halving = halving
         self._store_id = store_id
+        groups: dict[bytes, list[SweepTrial]] = {}
+        for trial in trials:
+            key = setting_key(trial.config.model_dump(mode="json"))
+            groups.setdefault(key, []).append(trial)
+        self._settings = list(groups.values())
 
     @property
     def total(self) -> int:
@@ -85,34 +95,45 @@ class Halved:
 
     def pending(self) -> list[Pending]:
         """Those of the first rung that some have not reached; those left behind get a result."""
-        left = list(self._trials)
+        left = self._settings
         for rung in self._halving.rungs:
-            reached = {trial.digest: self._standing(trial, rung) for trial in left}
             missing = [
                 Pending(trial, rung if rung < trial.config.epochs else None)
-                for trial in left
-                if reached[trial.digest] is None and self._folder.result(trial.digest) is None
+                for trial in _in_order(left)
+                if self._folder.result(trial.digest) is None
+                and self._folder.mark(trial.digest, rung) is None
             ]
             if missing:
                 return missing
             left = self._go_on(left, rung)
-        return [Pending(trial) for trial in left if self._folder.result(trial.digest) is None]
+        return [
+            Pending(trial) for trial in _in_order(left) if self._folder.result(trial.digest) is None
+        ]
 
-    def _go_on(self, trials: Sequence[SweepTrial], rung: int) -> list[SweepTrial]:
-        found = [(self._standing(trial, rung), trial) for trial in trials]
-        alive = [(how, trial) for how, trial in found if how is not None]
-        alive.sort(key=lambda item: (*(-value for value in item[0]), item[1].number))
-        kept = max(1, len(trials) // self._halving.eta)
-        for _, trial in alive[kept:]:
+    def _go_on(self, settings: Sequence[list[SweepTrial]], rung: int) -> list[list[SweepTrial]]:
+        """The settings that go on, of which at least one trial has not failed."""
+        found = [([self._seen(trial, rung) for trial in trials], trials) for trials in settings]
+        alive = [(seen, trials) for seen, trials in found if any(one.is_whole for one in seen)]
+        alive.sort(key=lambda item: order_of(item[0]))
+        kept = max(1, len(settings) // self._halving.eta)
+        for trial in _in_order([trials for _, trials in alive[kept:]]):
             mark = self._folder.mark(trial.digest, rung)
             if mark is not None and self._folder.result(trial.digest) is None:
                 self._folder.finish(stop_of(trial, self._store_id, mark))
-        return sorted((trial for _, trial in alive[:kept]), key=lambda trial: trial.number)
+        return [trials for _, trials in alive[:kept]]
 
-    def _standing(self, trial: SweepTrial, rung: int) -> Standing | None:
-        """How a trial stood at a rung, which one that ended before takes its end for."""
-        mark = self._folder.mark(trial.digest, rung)
+    def _seen(self, trial: SweepTrial, rung: int) -> Repetition:
+        """A trial as it stood at a rung, which one that ended before takes its end for."""
+        mark, result = self._folder.mark(trial.digest, rung), self._folder.result(trial.digest)
+        val: Mapping[str, Any] = {}
         if mark is not None:
-            return standing(mark["val"])
-        result = self._folder.result(trial.digest)
-        return result.standing if result is not None and result.status == "complete" else None
+            val = mark["val"]
+        elif result is not None and result.status == "complete":
+            val = result.metrics["val"]
+        # By number: of equals the first of the file goes on.
+        return Repetition(f"{trial.number:09d}", val, is_whole=bool(val))
+
+
+def _in_order(settings: Sequence[Sequence[SweepTrial]]) -> list[SweepTrial]:
+    every = (trial for trials in settings for trial in trials)
+    return sorted(every, key=lambda trial: trial.number)

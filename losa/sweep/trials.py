@@ -11,7 +11,7 @@ from typing import Any, Final
 from losa.adapt.registry import ADAPTORS
 from losa.adapt.rundir import config_digest, effective, ignored
 from losa.adapt.source import FeatureSource
-from losa.adapt.task import targets_digest, with_task
+from losa.adapt.task import kind_in, targets_digest, with_task
 from losa.adapt.train import used_spec
 from losa.config import AdaptConfig
 from losa.device import resolve_compute
@@ -100,7 +100,7 @@ class TrialMaker:
         # What has no effect is as by default: equal trials are found, and no warning is due.
         defaults = {name: AdaptConfig.model_fields[name].default for name in ignored(config)}
         config = config.model_copy(update=defaults)
-        acting = effective(config, used_spec(self.store, config).taps)
+        acting = effective(config, used_spec(self.store, config).taps, kind_in(self.store))
         digest = config_digest(acting, self.store.store_id, self.targets_digest)[:DIGEST_DIGITS]
         out = self._folder / digest
         return SweepTrial(number, digest, dict(setting), config.model_copy(update={"out": out}))

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from losa.adapt.adaptor import SideOptions
 from losa.adapt.attention import FeedForward, attend, dropped, heads_in, width_of
+from losa.adapt.options import SideOptions
 from tests.adapt.rivals import array_of, pairs_of
 from tests.oracles import rivals as oracle
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from losa.adapt.adaptor import SideOptions
 from losa.adapt.attentive import AttentiveProbe
+from losa.adapt.options import SideOptions
 from losa.errors import MismatchError
 from losa.features import FeatureSpec, TokenGrid
 from tests.adapt.rivals import (

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from losa.adapt.adaptor import SideOptions
 from losa.adapt.baselines import Linear, LinearAll
+from losa.adapt.options import SideOptions
 from losa.errors import MismatchError, UsageError
 from losa.features import FeatureSpec, TokenGrid
 from tests.oracles import side_network as oracle

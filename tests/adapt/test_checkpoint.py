@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from losa.adapt.adaptor import Adaptor, SideOptions
+from losa.adapt.adaptor import Adaptor
 from losa.adapt.checkpoint import (
     AdaptorCard,
     load_adaptor,
@@ -21,6 +21,7 @@ from losa.adapt.checkpoint import (
     save_card,
     save_weights,
 )
+from losa.adapt.options import SideOptions
 from losa.adapt.registry import build_adaptor
 from losa.adapt.snapshot import Snapshot, save_snapshot
 from losa.errors import StoreError
@@ -185,9 +186,20 @@ def test_a_dropout_given_as_an_integer_keeps_its_digest(tmp_path: Path) -> None:
 
 
 def test_switches_that_came_later_stand_in_a_card_only_where_they_are_used() -> None:
-    later = {"start", "share_mixers", "init_scale"}
+    later = {"start", "share_mixers", "init_scale", "token_mixing", "token_order", "time_rank"}
+    later |= {"clip_frames", "clip_stride"}
     assert not later & CARD.to_json()["options"].keys()
-    options = dataclasses.replace(CARD.options, start="first", share_mixers=True, init_scale=0.5)
+    options = dataclasses.replace(
+        *(CARD.options,),
+        start="first",
+        share_mixers=True,
+        init_scale=0.5,
+        token_mixing="space",
+        token_order="time-space",
+        time_rank=2,
+        clip_frames=4,
+        clip_stride=3,
+    )
     card = dataclasses.replace(CARD, options=options)
     assert later < card.to_json()["options"].keys()
     assert AdaptorCard.from_json(card.to_json()) == card

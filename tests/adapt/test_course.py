@@ -68,8 +68,11 @@ def test_it_is_over_after_its_epochs(tmp_path: Path) -> None:
     assert report.timing["samples_per_second"] == SAMPLES / 1.5
 
 
-def test_it_is_over_when_patience_is(tmp_path: Path) -> None:
-    course = course_in(tmp_path, patience=1)
+@pytest.mark.parametrize("patience", [0, 1])
+def test_patience_0_and_1_end_at_the_first_epoch_that_is_no_better(
+    tmp_path: Path, patience: int
+) -> None:
+    course = course_in(tmp_path, patience=patience)
     for top1 in (0.5, 0.4):
         assert not course.is_over
         train_epoch(course)

@@ -10,6 +10,7 @@ from losa.adapt.head import Head, Pool
 from losa.errors import UsageError
 from losa.features import TokenGrid
 from tests.oracles import side_network as oracle
+from tests.oracles import video
 
 
 @pytest.mark.parametrize("name", ["cls", "mean", "cls+mean"])
@@ -35,9 +36,15 @@ def test_cls_of_a_grid_without_prefix_tokens_is_refused(name: Literal["cls", "cl
         Pool(TokenGrid(2, 3), name)
 
 
-def test_video_grids_are_refused_by_name() -> None:
-    with pytest.raises(UsageError, match=r"video grids .* not supported by this version"):
-        Pool(TokenGrid(2, 3, time=4))
+@pytest.mark.parametrize("name", ["cls", "mean", "cls+mean"])
+@pytest.mark.parametrize("is_per_step", [True, False])
+def test_the_cls_of_a_clip_is_its_own_or_the_mean_of_its_steps(
+    name: Literal["cls", "mean", "cls+mean"], is_per_step: bool
+) -> None:
+    grid = TokenGrid(1, 2, time=4, prefix=8, is_prefix_per_step=is_per_step)
+    plane = torch.randn(2, grid.num_tokens, 3, dtype=torch.float64)
+    expected = video.pool(plane.numpy(), name, video.Video(4, 2, 8, is_per_step))
+    np.testing.assert_allclose(Pool(grid, name)(plane).numpy(), expected, atol=1e-14)
 
 
 def test_head_agrees_with_the_equations() -> None:

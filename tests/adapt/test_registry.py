@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from losa.adapt.adaptor import LoSA, SideOptions
+from losa.adapt.adaptor import Adaptor, LoSA
 from losa.adapt.checkpoint import load_adaptor
+from losa.adapt.options import SideOptions
 from losa.adapt.progress import ProgressEvent
 from losa.adapt.registry import ADAPTORS, UNUSED_OPTIONS, build_adaptor, trainable_parameters
 from losa.adapt.train import ONE_TAP, adapt_on
@@ -72,7 +73,35 @@ def test_an_option_changes_an_adaptor_exactly_where_it_is_not_named_as_unused(na
         after = trained_logits(name, replace(SideOptions(), **{option: value}), planes)
         assert torch.equal(after, before) is (option in UNUSED_OPTIONS[name]), option
     # The start alone, which the weights above have left: tests/adapt/test_adaptor.py.
-    assert {*changes, "init_scale"} == {field.name for field in fields(SideOptions)}
+    assert {*changes, "init_scale", *OF_CLIPS} == {field.name for field in fields(SideOptions)}
+
+
+@pytest.mark.parametrize("name", ADAPTORS)
+def test_an_option_of_clips_changes_what_is_made_of_them_where_it_is_not_unused(name: str) -> None:
+    grid = TokenGrid(2, 2, time=3, prefix=3, is_prefix_per_step=True)
+    spec = FeatureSpec("tiny", (1, 3), grid, 8)
+    before = _state(build_adaptor(name, spec, 3, SideOptions()))
+    for option, value in OF_CLIPS.items():
+        options = replace(SideOptions(clip_frames=2), **{option: value})
+        after = _state(build_adaptor(name, spec, 3, options))
+        if option in UNUSED_OPTIONS[name]:
+            options = SideOptions(clip_frames=2)
+            assert after == _state(build_adaptor(name, spec, 3, options)), option
+        else:
+            assert after != before, option
+
+
+OF_CLIPS: dict[str, Any] = {
+    "token_mixing": "space", "token_order": "time-space", "time_rank": 3,
+    "clip_frames": 2, "clip_stride": 2,
+}  # fmt: skip
+
+
+def _state(adaptor: Adaptor) -> list[object]:
+    """Shapes of the weights, the order of the axes, and the steps that are seen."""
+    orders = [module.token_order for module in adaptor.modules() if hasattr(module, "token_order")]
+    shapes = [(key, tuple(weight.shape)) for key, weight in adaptor.named_parameters()]
+    return [shapes, orders, adaptor.window and adaptor.window.middle]
 
 
 def trained_logits(name: str, options: SideOptions, planes: torch.Tensor) -> torch.Tensor:

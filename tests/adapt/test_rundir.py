@@ -7,9 +7,20 @@ from typing import Any
 
 import pytest
 
+from losa.adapt.partition import part_of
 from losa.adapt.progress import ProgressEvent
-from losa.adapt.rundir import INDIFFERENT, RunDir, config_digest, default_out, load_config
-from losa.adapt.train import adapt_on, card_of
+from losa.adapt.rundir import (
+    INDIFFERENT,
+    RunDir,
+    config_digest,
+    default_out,
+    effective,
+    load_config,
+)
+from losa.adapt.source import FeatureSource
+from losa.adapt.targets import Kind
+from losa.adapt.task import with_task
+from losa.adapt.train import adapt_on, card_of, used_spec
 from losa.config import AdaptConfig
 from losa.errors import LockedError, MismatchError, ResourceError, StoreError
 from tests.adapt.memory_store import separable_store
@@ -34,16 +45,21 @@ def test_only_what_changes_results_is_compared(tmp_path: Path) -> None:
         "standardise": "raw", "dropout": 0.1, "lr": 1.0, "weight_decay": 0.5, "batch_size": 3,
         "warmup_epochs": 1.0, "label_smoothing": 0.3, "clip": 9.0, "mixup": 0.1, "patience": 3,
         "val_fraction": 0.5, "ema": 0.9, "head_lr": 0.5, "head_weight_decay": 0.5,
-        "class_weights": "balanced", "regression_loss": "mse", "start": "first",
-        "share_mixers": True, "init_scale": 0.5, "data_seed": 7,
+        "class_weights": "balanced", "start": "first",
+        "share_mixers": True, "init_scale": 0.5, "data_seed": 7, "token_mixing": "space",
+        "token_order": "time-space", "time_rank": 3, "clip_frames": 2,
     }  # fmt: skip
-    assert set(other) | INDIFFERENT | {"amp_dtype", "width"} == set(AdaptConfig.model_fields)
+    elsewhere = {"amp_dtype", "width", "regression_loss", "clip_stride"}
+    assert set(other) | INDIFFERENT | elsewhere == set(AdaptConfig.model_fields)
     for name, value in other.items():
         with pytest.raises(MismatchError, match=rf"{name}: "):
             claim(tmp_path, **{name: value})
     claim(tmp_path / "rival", adaptor="lst")
     with pytest.raises(MismatchError, match="width: "):
         claim(tmp_path / "rival", adaptor="lst", width=9)
+    claim(tmp_path / "clips", clip_frames=2)
+    with pytest.raises(MismatchError, match="clip_stride: "):
+        claim(tmp_path / "clips", clip_frames=2, clip_stride=3)
 
 
 def test_a_run_joined_with_another_path_of_its_store_remembers_the_new_one(tmp_path: Path) -> None:
@@ -143,14 +159,79 @@ def test_options_of_the_mixers_are_no_part_of_a_run_without_mixers(
     ignored: dict[str, Any] = {
         "rank": 3, "token_rank": 2, "order": "token-channel", "residual": "sum",
         "start": "first", "share_mixers": True, "init_scale": 0.5, "mixer_norm": True,
-        "dropout": 0.5,
+        "dropout": 0.5, "token_mixing": "time", "token_order": "time-space", "time_rank": 3,
     }  # fmt: skip
     seen: list[ProgressEvent] = []
     config = short(tmp_path, adaptor=adaptor, **ignored)
     adapt_on(STORE, config, progress=seen.append)
     assert not seen
     mixers = "--start, --share-mixers, --init-scale, --mixer-norm"
-    names = f"--rank, --token-rank, --order, --residual, {mixers}, --dropout"
+    clips = "--token-mixing, --token-order, --time-rank"
+    names = f"--rank, --token-rank, --order, --residual, {mixers}, {clips}, --dropout"
     assert f"{names} has no effect on {adaptor}" in caplog.text
     with pytest.raises(MismatchError, match="pool"):
         adapt_on(STORE, short(tmp_path, adaptor=adaptor, pool="mean"))
+
+
+def test_a_share_to_hold_out_beside_a_val_split_is_said_to_have_no_effect(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = "--val-fraction has no effect on a store that has a val split"
+    store = separable_store()
+    assert "val" in store.splits
+    config = short(tmp_path / "1")
+    adapt_on(store, config)
+    assert said not in caplog.text
+    changes = {"val_fraction": 0.3, "out": tmp_path / "2"}
+    adapt_on(store, config.model_copy(update=changes))
+    assert said in caplog.text
+    caplog.clear()
+    changes["out"] = tmp_path / "3"
+    adapt_on(separable_store({"train": 80, "test": 8}), config.model_copy(update=changes))
+    assert said not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("task", "ignored", "counted"),
+    [
+        ("classes", {"regression_loss": "mse"}, {"label_smoothing": 0.3}),
+        ("labels", {"regression_loss": "mse"}, {"class_weights": "balanced"}),
+        (
+            "numbers",
+            {"label_smoothing": 0.3, "class_weights": "balanced"},
+            {"regression_loss": "mse"},
+        ),
+    ],
+)
+def test_settings_of_other_tasks_do_not_make_it_another_run(
+    tmp_path: Path, task: Kind, ignored: dict[str, Any], counted: dict[str, Any]
+) -> None:
+    store = of_kind(task, tmp_path)
+    base = AdaptConfig(out=tmp_path / "run", amp_dtype="none")
+
+    def joined(**changes: Any) -> None:
+        config = base.model_copy(update=changes)
+        acting = effective(config, used_spec(store, config).taps, task)
+        with RunDir.claim(config, card_of(store, acting, part_of(store.split("train")))):
+            pass
+
+    joined()
+    joined(**ignored)
+    for name, value in counted.items():
+        with pytest.raises(MismatchError, match=rf"{name}: "):
+            joined(**{name: value})
+
+
+def of_kind(task: Kind, folder: Path) -> FeatureSource:
+    """A store seen through a file of targets of a kind."""
+    store = separable_store()
+    header, values = {
+        "classes": ("label", ("a", "b")),
+        "labels": ("labels", ("a;b", "b")),
+        "numbers": ("age", ("1.5", "2")),
+    }[task]
+    keys = [sample.key for sample in store.split("train").samples]
+    lines = [f"{key},{values[place % 2]}" for place, key in enumerate(keys)]
+    file = folder / "targets.csv"
+    file.write_text("\n".join([f"key,{header}", *lines]))
+    return with_task(store, file)

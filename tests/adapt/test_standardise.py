@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from losa.adapt.checkpoint import load_adaptor
 from losa.adapt.standardise import Standardise, checked_planes
+from losa.adapt.train import adapt_on
+from losa.config import AdaptConfig
 from losa.errors import MismatchError
 from losa.features import FeatureSpec, TokenGrid
+from tests.adapt.memory_store import separable_store
 from tests.oracles import side_network as oracle
 
 SPEC = FeatureSpec("tiny", (1, 3), TokenGrid(2, 2, prefix=1), 6)
@@ -32,6 +39,20 @@ def test_each_tap_and_channel_is_standardised_by_its_own_statistics() -> None:
     for position, plane in enumerate(planes):
         found = standardise(plane, position)
         np.testing.assert_allclose(found.numpy(), expected[position], atol=1e-5)
+
+
+def test_by_tap_divides_a_tap_by_the_root_mean_square_of_its_deviations_and_subtracts_nothing() -> (
+    None
+):
+    mean, std = statistics()
+    standardise = Standardise(SPEC)
+    standardise.load(mean, std)
+    standardise.by_tap()
+    planes = torch.randn(2, 3, 5, 6) * 4
+    for position, plane in enumerate(planes):
+        scale = np.sqrt(np.mean(std[position].astype(float) ** 2))
+        expected = plane.double().numpy() / scale
+        np.testing.assert_allclose(standardise(plane, position).numpy(), expected, atol=1e-5)
 
 
 def test_read_only_statistics_of_a_store_are_copied() -> None:
@@ -101,3 +122,29 @@ def test_wrong_planes_are_named() -> None:
 def test_planes_are_not_copied() -> None:
     stacked = torch.zeros(2, 3, 5, 6)
     assert checked_planes(stacked, SPEC)[1].data_ptr() == stacked[1].data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("adaptor", "asked", "kind"),
+    [
+        ("losa", "auto", "tap"),
+        ("linear-all", "auto", "store"),
+        ("losa", "store", "store"),
+        ("linear-all", "tap", "tap"),
+        ("losa", "raw", "raw"),
+    ],
+)
+def test_losa_has_one_scale_a_tap_and_others_each_channels_own_unless_asked_otherwise(
+    tmp_path: Path, adaptor: str, asked: str, kind: str
+) -> None:
+    store = separable_store()
+    values: dict[str, Any] = {"adaptor": adaptor, "standardise": asked, "epochs": 1}
+    adapt_on(store, AdaptConfig(out=tmp_path, device="cpu", **values))
+    found = load_adaptor(tmp_path)[0].standardise
+    known = store.calibration(store.spec.taps)
+    rms = np.sqrt((known.std.astype(float) ** 2).mean(axis=1, keepdims=True))
+    ones = np.ones_like(rms)
+    scale = {"tap": ones * rms, "store": known.std, "raw": ones}[kind]
+    mean = known.mean if kind == "store" else np.zeros_like(known.mean)
+    np.testing.assert_allclose(found.std.numpy(), np.broadcast_to(scale, mean.shape), rtol=1e-5)
+    assert np.array_equal(found.mean.numpy(), mean)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from losa.adapt.adaptor import SideOptions
 from losa.adapt.head import PoolName
+from losa.adapt.options import SideOptions
 from losa.adapt.summary import SummaryAttention
 from losa.errors import MismatchError, UsageError
 from losa.features import FeatureSpec, TokenGrid

@@ -150,11 +150,11 @@ def test_what_does_not_fit_a_run_or_a_store_is_refused(tmp_path: Path) -> None:
 def test_keys_that_no_sample_has_are_counted_aloud(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    file = written(tmp_path, "key,label", {"val/001": "c", "x": "a", "y": "a"})
+    file = written(tmp_path, "key,label", {"val/001": "c", "val/002": "a", "x": "a", "y": "a"})
     with caplog.at_level(logging.INFO):
         with_task(separable_store(), file)
-    assert "2 of 3 keys are no sample's" in caplog.text
-    assert "149 of 150 samples have no target" in caplog.text
+    assert "2 of 4 keys are no sample's" in caplog.text
+    assert "148 of 150 samples have no target" in caplog.text
 
 
 def test_a_split_is_the_same_object_every_time(tmp_path: Path) -> None:
@@ -163,3 +163,14 @@ def test_a_split_is_the_same_object_every_time(tmp_path: Path) -> None:
     assert isinstance(found, TaskSource)
     assert isinstance(found, FeatureSource)
     assert found.split("val") is found.split("val")
+
+
+def test_a_file_that_names_one_class_alone_has_nothing_to_learn(tmp_path: Path) -> None:
+    store = separable_store()
+    lines = {f"train/{i:03d}": "oak" for i in range(90)}
+    # That of a stranger's key is none of the store's.
+    file = written(tmp_path, "key,label", {**lines, "elsewhere": "elm"})
+    with pytest.raises(InputError, match=r"are 'oak': there is nothing to learn; name samples of"):
+        with_task(store, file)
+    # A run that knows more of them may be measured on it.
+    assert with_task(store, file, ("elm", "oak")).classes == ("elm", "oak")

@@ -19,7 +19,6 @@ from losa.adapt.checkpoint import load_adaptor
 from losa.adapt.evaluate import logits_of_rows
 from losa.adapt.metrics import SplitMetrics
 from losa.adapt.progress import ProgressEvent
-from losa.adapt.report import AdaptReport
 from losa.adapt.train import Training, adapt, adapt_on
 from losa.config import AdaptConfig
 from losa.errors import InputError, MismatchError, StoreError, UsageError
@@ -125,32 +124,44 @@ def test_threads_prefetch_and_checkpoints_do_not_change_a_run(
     assert_same_run(tmp_path / "a", tmp_path / "b")
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, CrashError])
+DEATHS = [
+    *(("train", 0, 1), ("train", 1, 4), ("train", 2, 6), ("val", 1, 1), ("val", 1, 6)),
+    *(("val", 2, 2), ("test", 2, 1)),
+]
+RANDOM: dict[str, Any] = {"dropout": 0.1, "mixup": 0.3}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "whole"
+    adapt_on(separable_store(), config_for(out, **RANDOM))
+    return out
+
+
 @pytest.mark.parametrize(
-    ("phase", "epoch", "step"),
-    [("train", 0, 1), ("train", 1, 4), ("train", 2, 6), ("val", 1, 1), ("val", 1, 6),
-     ("val", 2, 2), ("test", 2, 1)],
-)  # fmt: skip
+    ("error", "at"),
+    [
+        pytest.param(error, at, marks=() if is_crash == bool(place % 2) else pytest.mark.slow)
+        for place, at in enumerate(DEATHS)
+        for error, is_crash in ((KeyboardInterrupt, False), (CrashError, True))
+    ],
+)
 def test_a_run_resumed_after_a_death_anywhere_equals_an_uninterrupted_one(
     store: MemoryStore,
+    whole: Path,
     tmp_path: Path,
     error: type[BaseException],
-    phase: str,
-    epoch: int,
-    step: int,
+    at: tuple[str, int, int],
 ) -> None:
-    changes = {"dropout": 0.1, "mixup": 0.3}
-    adapt_on(store, config_for(tmp_path / "whole", **changes))
-    config = config_for(tmp_path / "halved", **changes)
+    config = config_for(tmp_path / "halved", **RANDOM)
     with pytest.raises(error):
-        adapt_on(store, config, progress=fail_at(phase, epoch, step, error))
+        adapt_on(store, config, progress=fail_at(*at, error))
     seen: list[ProgressEvent] = []
     adapt_on(store, config, progress=seen.append)
-    assert_same_run(tmp_path / "halved", tmp_path / "whole")
+    assert_same_run(tmp_path / "halved", whole)
     trained = [event for event in seen if event.phase == "train"]
-    if error is KeyboardInterrupt and phase == "train":
-        steps_left = EPOCHS * 6 - epoch * 6 - step
-        assert len(trained) == steps_left
+    if error is KeyboardInterrupt and at[0] == "train":
+        assert len(trained) == EPOCHS * 6 - at[1] * 6 - at[2]
 
 
 def test_a_resumed_run_on_views_equals_an_uninterrupted_one(tmp_path: Path) -> None:
@@ -346,18 +357,6 @@ def test_a_training_that_diverges_says_where_and_keeps_the_last_finite_state(
     assert not last.exists() or all(t.isfinite().all() for t in weights_in(last).values())
 
 
-def test_statistics_of_the_store_are_taken_unless_raw_is_asked_for(
-    store: MemoryStore, tmp_path: Path
-) -> None:
-    adapt_on(store, config_for(tmp_path / "store", epochs=1))
-    adapt_on(store, config_for(tmp_path / "raw", epochs=1, standardise="raw"))
-    adaptor, _ = load_adaptor(tmp_path / "store")
-    mean = torch.from_numpy(store.calibration((1, 3)).mean)
-    assert torch.equal(adaptor.standardise.mean, mean)
-    adaptor, _ = load_adaptor(tmp_path / "raw")
-    assert not adaptor.standardise.mean.any()
-
-
 def test_a_store_without_val_and_test_trains_on_the_rest(tmp_path: Path) -> None:
     report = adapt_on(separable_store({"train": 80}), config_for(tmp_path))
     assert report.metrics["val"]["rows"] == 8
@@ -383,16 +382,3 @@ def test_mistakes_are_found_before_a_folder_is_made(store: MemoryStore, tmp_path
     with pytest.raises(StoreError, match="does not exist"):
         adapt(config_for(tmp_path / "run", store=tmp_path / "missing.zarr"))
     assert not (tmp_path / "run").exists()
-
-
-def test_progress_counts_every_batch_and_ends_each_epoch_with_metrics(
-    store: MemoryStore, tmp_path: Path
-) -> None:
-    seen: list[ProgressEvent] = []
-    report: AdaptReport = adapt_on(store, config_for(tmp_path), progress=seen.append)
-    trained = [(e.epoch, e.step) for e in seen if e.phase == "train"]
-    assert trained == [(epoch, step) for epoch in range(EPOCHS) for step in range(1, 7)]
-    ends = [e for e in seen if e.metrics]
-    assert [(e.phase, e.epoch) for e in ends] == [("val", 0), ("val", 1), ("val", 2)]
-    assert {"top1", "loss", "train_loss"} == set(ends[0].metrics)
-    assert report.timing["epochs"] == EPOCHS

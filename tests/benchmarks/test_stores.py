@@ -29,3 +29,9 @@ def test_a_scratch_folder_is_gone_afterwards(tmp_path: Path) -> None:
         (folder / "file").touch()
         assert folder.parent == tmp_path
     assert not folder.exists()
+
+
+def test_a_folder_for_scratch_is_made_where_there_is_none_yet(tmp_path: Path) -> None:
+    with scratch(tmp_path / "runs/bench") as folder:
+        assert folder.parent == tmp_path / "runs/bench"
+    assert list((tmp_path / "runs/bench").iterdir()) == []

@@ -1,4 +1,4 @@
-"""What tests of extensions start from: pictures, a store to extend, and what it should become."""
+"""What tests of extraction start from: models, pictures, a store to extend, and what it becomes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 
 from losa.extract.run import extract
+from tests.extract.drawn_once import models_drawn_once
 from tests.extract.extending import built_once
 from tests.extract.picture_folder import picture_folder, tiny_config
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _models_are_drawn_once() -> Iterator[None]:
+    with models_drawn_once():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from losa.extract.vit import ViTBackbone
 
+WHITE = "train/red/002.png"
+
 FORWARD = ViTBackbone.__call__
+
+
+def with_white(data: Path) -> Path:
+    """A folder of pictures of which one of train becomes all white."""
+    Image.new("RGB", (32, 32), (255, 255, 255)).save(data / WHITE)
+    return data
 
 
 def overflow(

@@ -98,7 +98,7 @@ def test_views_have_the_size_of_the_clean_one_and_differ_from_it_and_each_other(
     assert len({pixels.tobytes() for pixels in found}) == 6
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 1, pytest.param(2, marks=pytest.mark.slow)])
 def test_worker_processes_threads_and_any_order_give_the_same_pixels(
     picture: Path, workers: int
 ) -> None:
@@ -160,6 +160,12 @@ def test_what_is_too_large_to_resize_is_so_in_every_view(tmp_path: Path) -> None
         with pytest.raises(ImageError) as caught:
             load_pixels(media, wide)
         assert caught.value.code == ImageStatus.TOO_LARGE
+
+
+def test_where_nothing_is_augmented_views_are_test_views(picture: Path) -> None:
+    media = view_of(None, Media(picture), "a", 3)
+
+    assert (media.view, media.policy, media.path) == (3, "", picture)
 
 
 def test_views_of_other_rules_are_refused() -> None:

@@ -90,3 +90,44 @@ def test_a_budget_brings_settings_that_fit_and_none_where_the_one_asked_for_does
     assert found.better
     assert all(option.bill.total_bytes < 5 * 10**11 for option in found.better)
     assert found.to_json()["advice"][0]["taps"] == found.better[0].setting.taps
+
+
+# Megabytes of a clip and terabytes of 260,000 at all layers, from a table reckoned without this
+# code, which has the embedding as one tap more; then those of the last layer.
+CLIPS = {
+    "vivit_b": (62.6, 16.3, 1.25),
+    "vivit_l": (161, 41.8, 1.67),
+    "vivit_h": (346, 90, 2.7),
+    "vivit_g": (473, 123, 3.0),
+    "vivit_e": (837, 218, 3.8),
+}
+
+
+@pytest.mark.parametrize("model", CLIPS)
+def test_a_video_backbone_on_k400_is_priced_as_by_hand(tmp_path: Path, model: str) -> None:
+    found = priced(tmp_path, model=model, dataset="k400", taps="all")
+    depth = len(found.to_json()["taps"])
+    megabytes, terabytes, last = CLIPS[model]
+    with_embedding = (depth + 1) / depth
+    assert found.asked.sample_bytes / 1e6 * with_embedding == pytest.approx(megabytes, rel=0.02)
+    assert found.asked.total_bytes / 1e12 * with_embedding == pytest.approx(terabytes, rel=0.02)
+    assert found.counts.rows == 260_232
+    (lone,) = [one for one in found.table if one.setting.taps == "last"]
+    assert lone.bill.total_bytes / 1e12 == pytest.approx(last, rel=0.02)
+
+
+def test_what_fits_of_a_video_backbone_is_coarse_in_space_and_time(tmp_path: Path) -> None:
+    found = priced(tmp_path, budget=10**12, model="vivit_e", dataset="k400", taps="all")
+    assert found.better
+    assert all(option.bill.total_bytes < 10**12 for option in found.better)
+    assert {"pool:2x4x4", "pool:2x2x2"} & {option.setting.tokens for option in found.better}
+    assert "the settings above do" in found.verdict
+
+
+def test_frames_and_test_views_of_clips_count(tmp_path: Path) -> None:
+    one = priced(tmp_path, dataset="ucf101", frames=8)
+    many = priced(tmp_path, dataset="ucf101", frames=8, clips=4, crops=3, views=2)
+    assert one.asked.flops == 8 * priced(tmp_path).asked.flops
+    assert one.counts.rows == 9_537 + 3_783
+    assert many.counts.rows == 2 * 9_537 + 12 * 3_783
+    assert (many.to_json()["frames"], many.to_json()["test_views"]) == (8, 12)

@@ -53,10 +53,19 @@ EXTENSIONS: dict[str, dict[str, Any]] = {
     "taps and a split": {"taps": "0,5", "split": ("val",)},
     "every split": {"split": None},
 }
+QUICK = ("a split", "taps and a split")
+"""The others add taps alone, or a split by another name for it."""
 
 
 @pytest.mark.parametrize(
-    ("kind", "dtype"), [*((kind, "float16") for kind in EXTENSIONS), ("taps and a split", "int8")]
+    ("kind", "dtype"),
+    [
+        *(
+            pytest.param(kind, "float16", marks=() if kind in QUICK else pytest.mark.slow)
+            for kind in EXTENSIONS
+        ),
+        ("taps and a split", "int8"),
+    ],
 )
 def test_an_extended_store_equals_one_extracted_in_one_go(
     pictures: Path, tmp_path: Path, kind: str, dtype: StoreDtype

@@ -220,14 +220,15 @@ def test_who_holds_a_shard_and_brings_nothing_is_not_waited_for_for_ever(
     assert part.exists()
 
 
-def test_a_shard_in_the_cache_that_lost_bytes_is_fetched_again(
-    server: Server, tmp_path: Path
+def test_a_shard_in_the_cache_that_lost_bytes_is_fetched_again_and_said_so_once(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (place,) = fetch_with(server, tmp_path / "c", 0)
     data = place.read_bytes()
     place.write_bytes(data[:-1])
     fetch_with(server, tmp_path / "c", 0)
     assert place.read_bytes() == data
+    assert caplog.text.count(f"has {len(data) - 1} bytes, not {len(data)}: it is fetched") == 1
 
 
 @pytest.mark.parametrize(

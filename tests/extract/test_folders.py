@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from losa.errors import InputError
-from losa.extract.folders import images_below, list_folder
+from losa.extract.folders import files_below, list_folder
 from losa.extract.samples import arranged
 from tests.extract.picture_folder import touch
 
@@ -39,7 +39,7 @@ def test_a_preview_beside_the_classes_is_left_out(tmp_path: Path) -> None:
 def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.png", "a/x.txt", "a/.y.png")
     ignored: list[str] = []
-    assert list(images_below(tmp_path, ignored)) == ["a/1.png"]
+    assert list(files_below(tmp_path, ignored)) == ["a/1.png"]
     assert sorted(ignored) == [".y.png", "x.txt"]
 
 

@@ -235,3 +235,9 @@ def test_without_the_library_the_extra_is_named(
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UsageError, match=r"--dataset: hf: needs .*pip install 'losa\[hub\]'"):
         load_dataset(f"hf:{tmp_path}", Path("data"))
+
+
+@pytest.mark.parametrize("name", ["mnist", "/data/set"])
+def test_a_column_of_labels_without_a_name_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=r"--dataset: .* names no column behind \?label="):
+        load_dataset(f"hf:{name}?label=", Path("data"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,10 +21,11 @@ from losa.extract.known import (
 )
 from losa.features import TokenGrid
 
+OF_IMAGES = [known for known in known_models() if known.frames == 1]
 GIANT = Profile("g", Anatomy(40, 1408, 1, (14, 14)), 6144, 1_011_203_840, (224, 224))
 
 
-@pytest.mark.parametrize("known", known_models(), ids=lambda known: known.alias)
+@pytest.mark.parametrize("known", OF_IMAGES, ids=lambda known: known.alias)
 def test_every_number_of_an_alias_is_what_timm_builds(known: KnownModel) -> None:
     with torch.device("meta"):
         model: Any = timm.create_model(known.name, num_classes=0)
@@ -67,6 +69,36 @@ def test_an_image_size_between_two_patches_is_refused() -> None:
 def test_dinov2_is_taken_at_224_and_others_at_their_own_size() -> None:
     assert usual_size("vit_base_patch14_dinov2.lvd142m", (518, 518)) == (224, 224)
     assert usual_size("vit_base_patch16_384", (384, 384)) == (384, 384)
+
+
+def test_frame_by_frame_a_clip_costs_its_frames_and_every_step_has_its_prefix_tokens() -> None:
+    clip = replace(GIANT, frames=8)
+    assert clip.flops(40) == 8 * GIANT.flops(40)
+    assert clip.grid == TokenGrid(16, 16, 8, 8, is_prefix_per_step=True)
+    spec = clip.spec(Setting("all", "all", "float16"))
+    # 237 MB of a clip by a table reckoned by hand, which has the embedding as a 41st tap.
+    assert spec.sample_bytes / 1e6 == pytest.approx(237, rel=0.03)
+    assert clip.flops(40) / 1e12 == pytest.approx(4.3, rel=0.01)
+
+
+def test_video_backbones_are_listed_with_their_frames() -> None:
+    listed = {known.alias: known for known in known_models() if known.frames > 1}
+    assert {"vivit_b", "vivit_l", "vivit_h", "vivit_g", "vivit_e", "vivit_e_fe"} <= set(listed)
+    giant = listed["vivit_e"]
+    assert (giant.channels, giant.depth, giant.mlp, giant.patch) == (1792, 56, 15360, 14)
+    assert (giant.frames, listed["vivit_b_fe"].depth) == (32, 16)
+
+
+def test_sizes_of_clip_sets_are_those_of_their_splits() -> None:
+    for name, train, others in (
+        ("k400", 240_436, 19_796),
+        ("ssv2", 168_913, 24_777),
+        ("ucf101", 9_537, 3_783),
+        ("hmdb51", 51 * 70, 51 * 30),
+    ):
+        found = known_size(name)
+        assert found is not None
+        assert list(found.splits.values()) == [train, others]
 
 
 def test_sizes_are_known_of_named_data_sets_only() -> None:

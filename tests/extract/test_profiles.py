@@ -29,6 +29,16 @@ def test_the_image_size_asked_for_counts() -> None:
     assert profile_of("vit_b", 384).anatomy.grid((384, 384)).num_tokens == 577
 
 
+def test_frames_make_a_profile_one_of_clips() -> None:
+    assert profile_of("vit_b").frames is None
+    assert profile_of("vit_b", frames=4).grid.num_tokens == 4 * 197
+    assert profile_of("vivit_b").grid.num_tokens == 3137
+    assert profile_of("vivit_b", 32, 8).grid.num_tokens == 1 + 4 * 2 * 2
+    assert profile_of("vivit_e:depth=2").anatomy.depth == 2
+    with pytest.raises(UsageError, match="--frames: 7 is not a multiple"):
+        _ = profile_of("vivit_b", frames=7).grid
+
+
 def test_no_model_and_no_transformer_are_refused() -> None:
     with pytest.raises(UsageError, match="is not a model"):
         profile_of("vit_gg")

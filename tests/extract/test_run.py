@@ -341,11 +341,13 @@ def processes() -> multiprocessing.context.ForkServerContext:
     return context
 
 
-def test_kill_9_at_20_random_moments_then_resumed_gives_the_same_bytes(
+@pytest.mark.parametrize("least", [5, pytest.param(20, marks=pytest.mark.slow)])
+def test_kill_9_at_random_moments_then_resumed_gives_the_same_bytes(
     sealed: Path,
     pictures: Path,
     tmp_path: Path,
     processes: multiprocessing.context.ForkServerContext,
+    least: int,
 ) -> None:
     def start(path: Path) -> multiprocessing.context.ForkServerProcess:
         config = tiny_config(pictures, path, durability="full")
@@ -359,7 +361,7 @@ def test_kill_9_at_20_random_moments_then_resumed_gives_the_same_bytes(
     duration = time.monotonic() - started
     draw = random.Random(0)
     kills, lost, found = 0, [], []
-    while kills < 20:
+    while kills < least:
         path = tmp_path / f"{kills}.zarr"
         committed = 0
         for _ in range(draw.randint(1, 3)):
@@ -377,9 +379,8 @@ def test_kill_9_at_20_random_moments_then_resumed_gives_the_same_bytes(
         assert tree(path) == tree(sealed)
     # Unfinished payloads, one a tap and perhaps a small file, belong to one shard at the most.
     assert max(lost) <= 3
-    assert any(0 < count < 8 for count in found), (
-        "no kill fell between the first commit and the last"
-    )
+    # Of a few that is luck.
+    assert least < 20 or any(0 < count < 8 for count in found), "none between two commits"
 
 
 def test_a_feature_that_is_not_finite_names_its_sample_and_tap_also_in_calibration(

@@ -13,6 +13,8 @@ from losa.extract import workers
 from losa.extract.extraction import ExtractEvent, Extraction
 from losa.extract.fleet import Place
 from losa.extract.run import extract
+from losa.store import open_store
+from losa.store.extending import finish_extension
 from tests.extract.picture_folder import picture_folder, tiny_config
 from tests.store.build import tree
 
@@ -63,6 +65,36 @@ def test_a_signal_while_the_store_is_sealed_is_75_and_the_same_call_seals_it(
     whole = tmp_path / "whole.zarr"
     extract(config.model_copy(update={"store": whole}))
     assert tree(config.store) == tree(whole)
+
+
+def test_a_signal_while_an_extension_takes_its_place_is_75_and_the_same_call_ends_it(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.zarr"
+    config = tiny_config(pictures, path, taps="2")
+    extract(config)
+    more = config.model_copy(update={"taps": "11", "extend": True})
+    with monkeypatch.context() as patch:
+        patch.setattr("losa.extract.extend.finish_extension", crash)
+        with pytest.raises(KeyError):
+            extract(more)
+
+    def told(place: Path) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        finish_extension(place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("losa.extract.run.finish_extension", told)
+        with pytest.raises(StoppedError, match=r"told to end \(SIGTERM\) while it put") as caught:
+            extract(more)
+    assert caught.value.exit_code == 75
+    assert extract(more)["computed_rows"] == 0
+    assert open_store(path).spec.taps == (2, 11)
+    assert [place.name for place in tmp_path.iterdir() if ".extend" in place.name] == []
+
+
+def crash(_: Path) -> None:
+    raise KeyError
 
 
 def test_calibration_and_what_follows_are_decoded_by_the_same_processes(

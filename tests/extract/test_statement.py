@@ -28,6 +28,16 @@ def test_the_head_says_what_is_priced_and_who_counted(tmp_path: Path) -> None:
     assert second.startswith("inat2018: train 437,513, val 24,426 (its competition's page")
 
 
+def test_clips_are_priced_as_clips(tmp_path: Path) -> None:
+    values = {"model": "vivit_e", "dataset": "k400", "data_dir": tmp_path, "clips": 4, "crops": 3}
+    found = estimate(ExtractConfig.model_validate(values))
+    first, second = statement.head_lines(found)
+    assert first.endswith("3,813 M parameters, 37,893 GFLOP a clip of 32 frames")
+    assert second.startswith("k400: train 240,436, val 19,796, 12 views of others (the copy")
+    rows = dict(statement.cost_rows(found))
+    assert rows["disk must write, read"] == "206 GB/s for every 1,000 clips/s computed"
+
+
 def test_the_setting_asked_for_comes_first_and_rows_fit_the_columns(tmp_path: Path) -> None:
     found = priced(tmp_path)
     rows = statement.policy_rows(found) + statement.better_rows(found)

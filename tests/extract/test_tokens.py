@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from losa.errors import UsageError
-from losa.extract.tokens import parse_tokens
+from losa.extract.tokens import parse_frame_tokens, parse_tokens
 from losa.features import TokenGrid
 
 
@@ -42,6 +42,33 @@ def test_a_window_gives_the_mean_of_the_patches_that_are_there(
     np.testing.assert_allclose(
         pool(torch.from_numpy(plane)).numpy(), window_means(plane, grid, window), atol=1e-6
     )
+
+
+def test_prefix_tokens_of_time_steps_that_become_one_are_averaged() -> None:
+    grid = TokenGrid(2, 1, time=3, prefix=6, is_prefix_per_step=True)
+    plane = torch.randn(2, 12, 4)
+    after, pool = parse_tokens("pool:2x2x1", grid)
+    assert after == TokenGrid(1, 1, time=2, prefix=4, is_prefix_per_step=True)
+    own, patches = plane[:, :6].reshape(2, 3, 2, 4), plane[:, 6:].reshape(2, 3, 2, 4)
+    wanted = [own[:, :2].mean(1), own[:, 2], patches[:, :2].mean((1, 2))[:, None]]
+    wanted += [patches[:, 2].mean(1)[:, None]]
+    torch.testing.assert_close(pool(plane), torch.cat(wanted, dim=1))
+
+
+def test_a_policy_in_two_parts_is_the_same_policy() -> None:
+    frame = TokenGrid(5, 4, prefix=2)
+    clip = TokenGrid(5, 4, time=7, prefix=14, is_prefix_per_step=True)
+    plane = torch.randn(3, clip.num_tokens, 6)
+    own, patches = plane[:, :14].reshape(3, 7, 2, 6), plane[:, 14:].reshape(3, 7, 20, 6)
+    frames = torch.cat([own, patches], dim=2).flatten(0, 1)
+    for text in ("all", "pool:2x3", "pool:3x2x2", "pool:2x1x1", "summary"):
+        wanted, whole = parse_tokens(text, clip)
+        (kept, within), (after, over_time) = parse_frame_tokens(text, frame, clip)
+        assert after == wanted
+        each = torch.unflatten(within(frames), 0, (3, 7))
+        assert each.shape[2] == kept.num_tokens
+        parts = [each[:, :, :2].flatten(1, 2), each[:, :, 2:].flatten(1, 2)]
+        torch.testing.assert_close(over_time(torch.cat(parts, dim=1)), whole(plane))
 
 
 def test_all_keeps_every_token_and_copies_nothing() -> None:

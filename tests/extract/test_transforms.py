@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import timm
 
 from losa.errors import MismatchError, UsageError
+from losa.extract.sampling import ClipSampling
 from losa.extract.transforms import Preprocessing, preprocessing_of
 
 HALF = (0.5, 0.5, 0.5)
@@ -40,6 +42,22 @@ def test_a_model_is_asked_for_its_own_configuration() -> None:
 def test_preprocessing_survives_json() -> None:
     before = Preprocessing((224, 196), 0.95, "border", "lanczos", HALF, (0.1, 0.2, 0.3))
     assert Preprocessing.from_json(json.loads(json.dumps(before.to_json()))) == before
+
+
+def test_frames_of_a_clip_are_part_of_the_json_and_of_the_shape() -> None:
+    image = Preprocessing((32, 48), 1.0, "center", "bicubic", HALF, HALF)
+    clip = replace(image, clip=ClipSampling(8, 2, clips=3, every=2, offset=1))
+
+    assert "clip" not in image.to_json()
+    assert Preprocessing.from_json(clip.to_json()) == clip
+    assert (image.shape, clip.shape) == ((32, 48, 3), (4, 32, 48, 3))
+
+
+def test_crops_need_a_side_that_is_left_over() -> None:
+    squashed = Preprocessing((32, 32), 1.0, "squash", "bicubic", HALF, HALF)
+
+    with pytest.raises(UsageError, match=r"3 crops along a side that crop mode .squash. "):
+        replace(squashed, clip=ClipSampling(8, crops=3))
 
 
 def test_preprocessing_of_other_decode_rules_is_a_mismatch() -> None:

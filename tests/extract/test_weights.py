@@ -18,6 +18,7 @@ from torch import Tensor
 
 from losa.errors import InputError, ResourceError
 from losa.extract.weights import build_with_weights, hub_file, read_tensors, tensors_digest
+from tests.extract.drawn_once import DRAW
 
 TINY = "vit_tiny_patch16_224.augreg_in21k"
 
@@ -95,7 +96,10 @@ def test_a_model_with_computed_buffers_is_whole(tmp_path: Path) -> None:
         torch.testing.assert_close(model.eval()(picture), wanted(picture))
 
 
-def test_random_weights_are_seeded_and_said_loudly(caplog: pytest.LogCaptureFixture) -> None:
+def test_random_weights_are_seeded_and_said_loudly(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("losa.extract.weights._random_model", DRAW)
     state = torch.random.get_rng_state()
     with caplog.at_level(logging.WARNING):
         _, digest = build_with_weights(TINY, "random")

@@ -25,7 +25,7 @@ SECONDS = 0.7
 @pytest.fixture
 def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[DecodeWorkers]:
     monkeypatch.syspath_prepend(Path(__file__).parents[2])
-    pool = DecodeWorkers(troubled, (8, 8), seconds=SECONDS)
+    pool = DecodeWorkers(troubled, (8, 8, 3), seconds=SECONDS)
     yield pool
     pool.close()
     assert not multiprocessing.active_children()
@@ -82,14 +82,14 @@ def test_the_time_of_an_image_is_its_own_and_not_that_of_its_batch_or_of_a_start
 
 
 def test_workers_that_die_before_they_begin_are_a_resource_error() -> None:
-    pool = DecodeWorkers(NeverStarts(), (8, 8))
+    pool = DecodeWorkers(NeverStarts(), (8, 8, 3))
     with pytest.raises(ResourceError, match=r"die before they begin \(exit code 5\); use fewer"):
         list(pool.outcomes([Media(Path("a.png"))]))
     assert not multiprocessing.active_children()
 
 
 def test_closing_ends_a_worker_that_hangs_and_whoever_waits_for_it(tmp_path: Path) -> None:
-    pool = DecodeWorkers(troubled, (8, 8), seconds=1e6)
+    pool = DecodeWorkers(troubled, (8, 8, 3), seconds=1e6)
     items, met = pictures(tmp_path, "a", "hang"), []
     is_waiting = threading.Event()
 

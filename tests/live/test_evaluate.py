@@ -50,6 +50,9 @@ def test_raw_media_score_as_the_store_of_them_does(trained: Trained) -> None:
     for name in ("top1", "top5", "mean_per_class", "rows"):
         assert live[name] == cached[name]
     assert live["loss"] == pytest.approx(cached["loss"], abs=1e-3)
+    # The run trained in bfloat16; beside a live backbone, whose store was computed in float32, its
+    # adaptor does not.
+    assert (live["amp_dtype"], live["backbone_amp_dtype"]) == ("none", "none")
     assert told[-1].done == told[-1].total == 9
 
 

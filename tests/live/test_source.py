@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
+import torch
 
 from losa.adapt.source import FeatureSource, RowReader
-from losa.errors import StoreError
+from losa.errors import InputError, StoreError
 from losa.extract.planning import gather_inputs
 from losa.extract.run import extract
 from losa.features import StoreDtype
 from losa.live.source import RAW, LiveSource
 from losa.store import open_store
+from tests.extract.overflow import WHITE, always, in_autocast, overflow, with_white
 from tests.extract.picture_folder import picture_folder, tiny_config
 
 
@@ -95,3 +97,31 @@ def test_a_row_that_cannot_be_read_is_never_zeros(tmp_path: Path) -> None:
 
 def test_every_dtype_of_a_store_has_its_raw_one() -> None:
     assert set(RAW) == set(get_args(StoreDtype))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_a_row_that_autocast_overflows_is_mended_as_extraction_mends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: StoreDtype
+) -> None:
+    data = with_white(picture_folder(tmp_path / "pictures", {"train": 3}))
+    changes: dict[str, Any] = {"amp_dtype": "bfloat16", "store_dtype": dtype}
+    config = tiny_config(data, tmp_path / "s.zarr", **changes)
+    overflow(monkeypatch, torch.inf, in_autocast)
+    extract(config)
+    source = LiveSource(gather_inputs(config, is_written=False))
+    planes = []
+    for split in (source.split("train"), open_store(config.store).split("train")):
+        raw, scales = np.zeros((2, 9, 5, 192), split.raw_dtype), np.zeros((2, 9, 5), np.float16)
+        for first in (0, 4):  # the batches of extraction, but for one that is not full
+            part = slice(first, first + 4)
+            there = scales[:, part] if dtype == "int8" else None
+            split.read_into(np.arange(9)[part], (2, 11), raw[:, part], there)
+        planes.append((raw, scales))
+    for ours, theirs in zip(*planes, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    overflow(monkeypatch, torch.nan, always)
+    split = source.split("train")
+    (row,) = (i for i in range(9) if split.samples[split.source_index[i]].path == WHITE)
+    raw, scales = np.zeros((1, 1, 5, 192), split.raw_dtype), np.zeros((1, 1, 5), np.float16)
+    with pytest.raises(InputError, match=rf"{WHITE}: its features at tap 11 do not fit {dtype}"):
+        split.read_into(np.array([row]), (11,), raw, scales if dtype == "int8" else None)

@@ -18,11 +18,13 @@ from losa.device import Compute
 from losa.errors import InputError, MismatchError, SkippedError, UsageError
 from losa.extract import planning
 from losa.extract.backbones import Backbone
+from losa.extract.extraction import Extraction
 from losa.extract.planning import asked_backbone
 from losa.extract.run import extract
 from losa.features import StoreDtype
 from losa.live.training import adapt_live, extraction_of
 from tests.command import Losa
+from tests.extract.overflow import WHITE, always, in_autocast, overflow, with_white
 from tests.extract.picture_folder import picture_folder
 
 FLAGS = (
@@ -274,3 +276,43 @@ def test_a_files_live_section_is_overridden_by_flags(
     card = load_card(tmp_path / "run")
     assert card.spec.taps == (5,)
     assert card.spec.grid.num_tokens == 2
+
+
+def test_a_live_training_mends_what_autocast_overflows_as_extraction_does(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = with_white(Path(shutil.copytree(pictures, tmp_path / "data")))
+    overflow(monkeypatch, torch.inf, in_autocast)
+    config = recipe(data, tmp_path / "live").model_copy(update={"amp_dtype": "bfloat16"})
+    live, stored = adapt_live(config), adapt(cached(config, tmp_path))
+    for name, value in weights(tmp_path / "cached").items():
+        assert torch.equal(weights(tmp_path / "live")[name], value), name
+    assert live.metrics == stored.metrics
+    overflow(monkeypatch, torch.nan, always)
+    said = rf"{WHITE}: its features at tap 11 do not fit float16; use --store-dtype bfloat16"
+    with pytest.raises(InputError, match=said):
+        adapt_live(config.model_copy(update={"out": tmp_path / "other"}))
+
+
+@pytest.mark.parametrize("targets", [False, True])
+def test_a_finished_live_run_is_found_again_without_a_calibration(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, targets: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = recipe(pictures, tmp_path / "run").model_copy(update={"out": None})
+    if targets:
+        keys = sorted(str(path.relative_to(pictures)) for path in pictures.rglob("*.png"))
+        lines = [f"{key},{place % 5}" for place, key in enumerate(keys)]
+        (tmp_path / "t.csv").write_text("\n".join(["key,age", *lines]))
+        config = config.model_copy(update={"targets": tmp_path / "t.csv"})
+    report = adapt_live(config)
+
+    def calibrate(*_: Any) -> None:
+        raise AssertionError("calibrated again")
+
+    monkeypatch.setattr(Extraction, "calibrate", calibrate)
+    again = config.model_copy(update={"regression_loss": config.regression_loss, "prefetch": 3})
+    assert adapt_live(again) == report
+    for changes in ({"lr": 1.0}, {"overwrite": True}):
+        with pytest.raises(AssertionError, match="calibrated again"):
+            adapt_live(config.model_copy(update=changes))

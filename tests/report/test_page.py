@@ -129,3 +129,18 @@ def test_a_winner_that_was_dropped_is_none() -> None:
     made = trial("a", 0.5, config={"rank": 1}, reason="left behind")
     story = story_of(Found("sweep", Path("s"), (made, replace(made, name="b"))))
     assert story.command is None
+
+
+def test_what_halving_left_behind_is_no_dropped_trial() -> None:
+    left = {"reason": "left behind by halving after epoch 2", "is_left": True, "epochs": 2}
+    made = (
+        trial("a", 0.5, config={"rank": 1}, epochs=6),
+        trial("b", 0.75, test=None, config={"rank": 2}, **left),
+    )
+    story = story_of(Found("sweep", Path("s"), made))
+    found = Page(page_of(story))
+    assert story.winner == made[0]
+    assert found.texts[found.texts.index("left behind by halving") - 1] == "1"
+    assert "left at epoch 2" in found.texts
+    assert "dropped" not in found.texts
+    assert "Dropped" not in found.texts

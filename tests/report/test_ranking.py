@@ -73,7 +73,7 @@ def test_a_setting_that_lost_a_trial_stands_behind_whole_ones() -> None:
 
 
 def test_what_halving_left_behind_keeps_its_val_and_stands_behind() -> None:
-    ahead = trial("stopped", 0.9, test=None, config=of(1), reason="left behind")
+    ahead = trial("stopped", 0.9, test=None, config=of(1), reason="left behind", is_left=True)
     whole = trial("whole", 0.5, config=of(2))
     criterion = criterion_of((ahead, whole))
     found = settings_of((ahead, whole), criterion)

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from losa.adapt.rundir import load_config
+from losa.adapt.train import adapt_on
+from losa.config import AdaptConfig
 from losa.report.trials import read_folder
+from tests.adapt.video_store import ordered_store
 from tests.command import Losa
 
 
@@ -71,3 +74,18 @@ def test_a_name_that_cannot_be_a_page_is_refused(losa: Losa, sweep: Path, tmp_pa
 def test_a_folder_without_a_run_is_one_line(losa: Losa, tmp_path: Path) -> None:
     result = losa("report", tmp_path)
     assert (result.code, result.err.count("\n")) == (4, 1)
+
+
+def test_a_run_on_clips_has_a_page_with_what_its_adaptor_computes(
+    losa: Losa, tmp_path: Path
+) -> None:
+    config = AdaptConfig(
+        out=tmp_path / "run", device="cpu", rank=2, epochs=1, time_rank=3, clip_frames=2
+    )
+    adapt_on(ordered_store(), config)
+    result = losa("report", tmp_path / "run")
+    assert (result.code, result.value["kind"]) == (0, "run")
+    (trial,) = read_folder(tmp_path / "run").trials
+    # Two steps of four patches and a CLS, 6 channels, two taps; the mean patch, two classes.
+    assert trial.flops == 2 * 4 * 6 * 10 * (2 + 2 + 3) + 2 * 6 * 2
+    assert trial.config["clip_frames"] == 2

@@ -130,3 +130,12 @@ def test_a_turn_is_given_to_one_at_a_time(root: Path) -> None:
         assert not is_second
     with lock.turn(root) as is_free:
         assert is_free
+
+
+def test_a_turn_by_a_file_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ResourceError, match=r"nowhere/turn: no such file") as caught,
+        lock.turn_by_file(tmp_path / "nowhere/turn"),
+    ):
+        pass
+    assert caught.value.exit_code == 6

@@ -45,6 +45,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "order_seed": {"order_seed": 1},
     "calibration_rows": {"calibration_rows": 5},
     "views": {"views": 2},
+    "test_views": {"test_views": 2},
     "augment": {"augment": {"policy": "randaug", "rules": 1, "seed": 0}},
 }
 
@@ -153,9 +154,28 @@ def test_views_multiply_the_rows_of_train_alone() -> None:
     assert Plan.from_json(VIEWED.to_json(), Path("plan.json")) == VIEWED
 
 
+def test_test_views_multiply_the_rows_of_every_other_split_and_are_not_augmented() -> None:
+    splits = {**VIEWED.splits, "val": SplitPlan(8, 40, "1" * 64)}
+    tested = replace(VIEWED, splits=splits, test_views=5)
+
+    assert (tested.views_of("train"), tested.views_of("val")) == (3, 5)
+    assert tested.augment_in("train") == VIEWED.augment
+    assert tested.augment_in("val") is None
+    assert Plan.from_json(tested.to_json(), Path("plan.json")) == tested
+
+
+@pytest.mark.parametrize("bad", [0, 65, True, "2", 2])
+def test_test_views_that_the_rows_do_not_have_are_refused(bad: Any) -> None:
+    value: Any = copy.deepcopy(replace(BASE, exponents=(0, 1)).to_json())
+    value["identity"]["test_views"] = bad
+    with pytest.raises(StoreError, match=r"plan\.json: is not a losa plan"):
+        Plan.from_json(value, Path("plan.json"))
+
+
 def test_a_plan_of_one_view_says_nothing_of_augmentation() -> None:
     assert BASE.identity["views"] == 1
     assert "augment" not in BASE.identity
+    assert "test_views" not in BASE.identity
 
 
 def test_who_began_a_store_is_in_its_plan_and_no_part_of_its_identity() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from losa.config import AdaptConfig
 from losa.errors import StoreError
-from losa.sweep.results import best_of_curve, read_result, standing, stop_of
+from losa.sweep.results import best_of_curve, read_result, stop_of
 from losa.sweep.trials import SweepTrial
 from tests.sweep.tiny import BASE, result
 
@@ -32,12 +32,6 @@ def test_what_is_no_result_is_refused(
     path.write_text("{" if change is None else json.dumps({**values, **change}))
     with pytest.raises(StoreError, match=told):
         read_result(path)
-
-
-def test_val_chooses_by_what_its_task_chooses_by() -> None:
-    assert standing({"top1": 0.25, "mean_ap": 0.5, "loss": 2}) == (0.25, -2.0)
-    assert standing({"mean_ap": 0.5, "loss": 2}) == (0.5, -2.0)
-    assert standing({"mae": 0.5, "loss": 2}) == (-2.0, -2.0)
 
 
 def test_the_best_epoch_counts_and_of_equals_the_lower_loss() -> None:

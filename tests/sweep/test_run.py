@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from losa.adapt.cohortstep import CohortStep
 from losa.errors import InputError, SkippedError, StoreError, UsageError
 from losa.sweep.processes import MEMBER
 from losa.sweep.run import Sweep, check_failures, read_sweep
@@ -48,8 +50,9 @@ def test_a_sweep_ends_with_its_best_setting_a_table_and_a_command(losa: Losa) ->
     assert "--data-seed 0" in found["best"]["command"]
     assert "4.0/4" in done.err
     # The winner's command gives the winner's run.
-    again = losa(*shlex.split(found["best"]["command"])[1:], "--out", "again")
+    again = losa(*shlex.split(found["best"]["command"])[1:])
     assert again.code == 0, again.err
+    assert Path("out/winner/report.json").exists()
     report = json.loads((Path(found["best"]["run"]) / "report.json").read_text())
     assert json.loads(again.out)["metrics"]["val"]["top1"] == report["metrics"]["val"]["top1"]
 
@@ -130,6 +133,31 @@ def test_a_process_of_a_sweep_prints_nothing(losa: Losa, monkeypatch: pytest.Mon
     done = losa("sweep", "--store", "s.zarr", "--config", config, "--out", "out")
     assert (done.code, done.out, done.err) == (0, "", "")
     assert len(list(Path("out").glob("trials/*/result.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 75, "pre-empted")],
+)
+def test_a_sweep_that_is_told_to_end_says_so_in_its_last_line(
+    losa: Losa, monkeypatch: pytest.MonkeyPatch, number: int, code: int, word: str
+) -> None:
+    learn = CohortStep.learn
+
+    def told(step: CohortStep, *batch: Any) -> None:
+        signal.raise_signal(number)
+        learn(step, *batch)
+
+    monkeypatch.setattr(CohortStep, "learn", told)
+    flags = ("--store", "s.zarr", "--config", write(grid={"rank": [1, 2]}), "--out", "out")
+    done = losa("sweep", *flags)
+    assert done.code == code
+    last = done.err.splitlines()[-1]
+    assert last == f"losa: error: {word}; run the same command again to go on"
+    # One of several processes leaves these words to the one that started it.
+    monkeypatch.setenv(MEMBER, "0/2")
+    again = losa("sweep", *flags)
+    assert (again.code, again.err) == (code, "")
 
 
 @pytest.mark.slow

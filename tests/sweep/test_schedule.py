@@ -84,3 +84,33 @@ def test_a_rung_beyond_a_trials_end_is_its_end(store: MemoryStore, tmp_path: Pat
     sections = {"grid": {"epochs": [2, 9]}, "halving": {"rungs": [3]}}
     _, schedule = scheduled(store, tmp_path, sections)
     assert [one.stop_epoch for one in schedule.pending()] == [None, 3]
+
+
+def test_a_setting_goes_on_with_all_its_seeds_or_with_none(
+    store: MemoryStore, tmp_path: Path
+) -> None:
+    sections = {
+        "grid": {"lr": [0.1, 0.2, 0.3, 0.4]}, "seeds": [0, 1], "base": {"epochs": 9},
+        "halving": {"rungs": [1], "eta": 2},
+    }  # fmt: skip
+    folder, schedule = scheduled(store, tmp_path, sections)
+    trials = schedule.trials()
+    # Means 0.5, 0.6, 0.4 and 0.7; the best of the first has the best of all.
+    for trial, top1 in zip(trials, (1.0, 0.0, 0.6, 0.6, 0.4, 0.4, 0.9, 0.5), strict=True):
+        set_mark(folder, trial.digest, 1, top1)
+    assert schedule.pending() == [Pending(trials[at]) for at in (2, 3, 6, 7)]
+
+
+def test_a_setting_that_failed_for_a_seed_goes_on_only_where_too_few_did_not(
+    store: MemoryStore, tmp_path: Path
+) -> None:
+    sections = {
+        "grid": {"lr": [0.1, 0.2]}, "seeds": [0, 1], "base": {"epochs": 9},
+        "halving": {"rungs": [1], "eta": 2},
+    }  # fmt: skip
+    folder, schedule = scheduled(store, tmp_path, sections)
+    trials = schedule.trials()
+    folder.finish(result(digest=trials[0].digest, status="failed", metrics={}, reason="diverged"))
+    for trial, top1 in zip(trials[1:], (0.9, 0.1, 0.2), strict=True):
+        set_mark(folder, trial.digest, 1, top1)
+    assert schedule.pending() == [Pending(trials[2]), Pending(trials[3])]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import fcntl
 import os
 import random
 import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import jaxtyping
 import pytest
 import torch
 
+from losa.adapt.cohortstep import CohortStep
 from losa.adapt.train import adapt_on
 from losa.adapt.trial import Trial
 from losa.config import SweepConfig
@@ -88,7 +89,7 @@ def test_what_is_done_is_not_done_again(
     store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained(store, tmp_path, {"grid": {"rank": [1, 2]}})
-    monkeypatch.setattr(Trial, "step", None)
+    monkeypatch.setattr(CohortStep, "learn", None)
     trained(store, tmp_path, {"grid": {"rank": [1, 2]}})
 
 
@@ -134,20 +135,79 @@ def test_a_process_told_to_end_leaves_with_its_code_and_gives_its_claims_back(
     store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, schedule = scheduled(store, tmp_path, {"grid": {"rank": [1, 2]}})
-    step = Trial.step
+    learn = CohortStep.learn
 
-    def told(trial: Trial, *batch: Any) -> None:
+    def told(step: CohortStep, *batch: Any) -> None:
         signal.raise_signal(signal.SIGTERM)
-        step(trial, *batch)
+        learn(step, *batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trial, "step", told)
+        patch.setattr(CohortStep, "learn", told)
         with pytest.raises(SystemExit) as left:
             Worker(folder, schedule, store, member=Member()).run()
     assert left.value.code == PREEMPTED
     assert len(schedule.pending()) == 2
     assert all(folder.claims().is_free(claim_of(one.trial)) for one in schedule.pending())
     trained(store, tmp_path, {"grid": {"rank": [1, 2]}})
+
+
+@pytest.mark.usefixtures("_unchecked")
+def test_a_trial_that_lacks_memory_fails_alone_and_those_beside_it_are_as_ever(
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sections = {"grid": {"rank": [1, 2, 16, 3]}}
+    _, alone = trained(store, tmp_path / "with room", sections)
+    learn = CohortStep.learn
+
+    def starved(step: CohortStep, trials: Sequence[Trial], *batch: Any) -> None:
+        learn(step, trials, *batch)
+        if any(trial.config.rank == 16 for trial in trials):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(CohortStep, "learn", starved)
+    _, results = trained(store, tmp_path / "starved", sections)
+    assert [found.status for found in results] == ["complete", "complete", "failed", "complete"]
+    assert "out of memory" in str(results[2].reason)
+    for found, wanted in zip(results, alone, strict=True):
+        if found.status == "complete":
+            assert figures(found) == as_close_as_cohorts_are(figures(wanted))
+
+
+def test_an_error_of_another_kind_ends_a_worker(
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*_: Any) -> None:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(CohortStep, "learn", wrong)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        trained(store, tmp_path, {"grid": {"rank": [1, 2]}})
+
+
+def test_a_folder_that_somebody_holds_holds_up_no_other_trial(
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sections = {"grid": {"rank": [1, 2, 3]}}
+    folder, trials = begun(store, tmp_path, sections)
+    place = folder.trials / trials[1].digest
+    place.mkdir()
+    held = os.open(place, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    seen: list[int] = []
+
+    def slept(_: float) -> None:
+        seen.append(sum(folder.result(trial.digest) is not None for trial in trials))
+        if seen[-1] == 2:
+            fcntl.flock(held, fcntl.LOCK_UN)
+        assert len(seen) < 9
+
+    monkeypatch.setattr("losa.sweep.worker.time.sleep", slept)
+    try:
+        _, results = trained(store, tmp_path, sections)
+    finally:
+        os.close(held)
+    assert [found.status for found in results] == ["complete"] * 3
+    assert seen[-1] == 2
 
 
 def test_the_parameters_of_a_trial_are_counted_without_training(
@@ -178,14 +238,17 @@ def test_workers_killed_at_random_leave_the_serial_table_each_trial_once(kills: 
             if code:
                 killed += 1
                 running[forked_worker(out, number, dice, log)] = number
-        assert comparable(opened(out)) == comparable(opened("serial"))
+        for found, wanted in zip(all_of(out), all_of("serial"), strict=True):
+            assert (found.digest, found.status) == (wanted.digest, wanted.status)
+            assert found.epochs == wanted.epochs
+            assert figures(found) == as_close_as_cohorts_are(figures(wanted))
         done = [line for line in log.lines() if line.startswith(out)]
         assert len(set(done)) == len(done)
         assert len(list(Path(out).glob("trials/*/result.json"))) == 24
         runs += 1
     if kills > QUICK_KILLS:
-        figures = {"kills": killed, "sweeps": runs, "trials": 24 * runs, "identical": runs}
-        publish("f16-sweep", figures)
+        told = {"kills": killed, "sweeps": runs, "trials": 24 * runs, "identical": runs}
+        publish("f16-sweep", told)
 
 
 def first_to_end(running: dict[int, int]) -> tuple[int, int]:
@@ -202,14 +265,29 @@ def opened(out: str) -> Sweep:
     return Sweep(SweepConfig(store=Path("s.zarr"), out=Path(out)), GRID, FILE)
 
 
-def comparable(sweep: Sweep) -> list[dict[str, Any]]:
-    """Every trial without what a clock or a gauge has measured, and where its folder lies."""
-    results = [vars(result) for result in sweep.results()]
-    assert len(results) == 24
-    for values in results:
-        values["config"] = {**values["config"], "out": None}
-        values["timing"] = values["memory"] = None
-    return json.loads(json.dumps(results))  # type: ignore[no-any-return]  # what was dumped
+def all_of(out: str) -> list[TrialResult]:
+    """The results of a sweep that has ended, each of a trial of its own."""
+    results = opened(out).results()
+    assert len({result.digest for result in results}) == len(results) == 24
+    return results
+
+
+def figures(result: TrialResult) -> dict[str, float]:
+    """What came out of a trial, without what a clock or a gauge has measured."""
+    return {
+        f"{split} {name}": value
+        for split, values in result.metrics.items()
+        for name, value in values.items()
+    }
+
+
+def as_close_as_cohorts_are(wanted: dict[str, float]) -> dict[str, Any]:
+    """Counts of samples are equal; sums over them depend on who else was in the cohort."""
+    exact = ("top1", "top5", "rows", "skipped", "mean_per_class")
+    return {
+        name: value if name.split()[1] in exact else pytest.approx(value, rel=1e-4, abs=1e-6)
+        for name, value in wanted.items()
+    }
 
 
 def forked_worker(out: str, number: int, dice: random.Random, log: Log) -> int:

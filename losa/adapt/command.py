@@ -15,13 +15,17 @@ WITHOUT_FLAG: Final = frozenset(
 )
 """Fields of ``losa adapt`` that only a configuration file sets."""
 
+WINNER: Final = "winner"
+"""The folder, beside a sweep's trials, that the winner's command trains in."""
+
 _GIVEN: Final = ("store", "targets")
 
 
 def adapt_command(config: Mapping[str, Any], run: Path, out: Path) -> str:
     """``losa adapt`` with each flag that is not at its default.
 
-    What decides a result and has no flag is left to the trial's own ``config.yaml`` in ``run``.
+    What decides a result and has no flag is left to the trial's own ``config.yaml`` in ``run``,
+    as is all that a flag cannot say: none at all, where something is the default.
 
     Example:
         >>> adapt_command({"store": "a b.zarr", "rank": 2, "seed": 1}, Path("x"), Path("best"))
@@ -29,15 +33,17 @@ def adapt_command(config: Mapping[str, Any], run: Path, out: Path) -> str:
     """
     defaults = AdaptConfig().model_dump(mode="json")
     changed = {
-        name: value
-        for name, value in config.items()
-        if value != defaults.get(name) and (name not in INDIFFERENT or name in ("live", *_GIVEN))
+        name: config[name]
+        for name in [*(name for name in defaults if name in config), *(config.keys() - defaults)]
+        if config[name] != defaults.get(name)
+        and (name not in INDIFFERENT or name in ("live", *_GIVEN))
     }
-    if changed.keys() & WITHOUT_FLAG or changed.keys() - defaults.keys():
-        return shlex.join(
-            ["losa", "adapt", "--config", f"{run / 'config.yaml'}", "--out", f"{out}"]
-        )
-    words = ["losa", "adapt", "--store", str(config.get("store", defaults["store"]))]
+    words = ["losa", "adapt"]
+    if not config.get("live"):
+        words += ["--store", str(config.get("store", defaults["store"]))]
+    unsaid = {name for name, value in changed.items() if value is None}
+    if unsaid or changed.keys() & WITHOUT_FLAG or changed.keys() - defaults.keys():
+        return shlex.join([*words, "--config", str(run / "config.yaml"), "--out", str(out)])
     for name, value in changed.items():
         if name != "store":
             words += _flag(name, value)

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import typer.main
+import yaml
 
+from losa.adapt.command import WITHOUT_FLAG, adapt_command
 from losa.cli import app
 from losa.config import AdaptConfig, to_yaml
-from losa.report.command import WITHOUT_FLAG, adapt_command
 from tests.command import Losa
 
 CHANGED: dict[str, Any] = {
@@ -22,7 +23,8 @@ CHANGED: dict[str, Any] = {
     "label_smoothing": 0.0, "mixup": 0.5, "ema": 0.75, "head_lr": 0.125, "patience": 2,
     "head_weight_decay": 0.5, "class_weights": "balanced", "regression_loss": "mse",
     "val_fraction": 0.25, "seed": 11, "data_seed": 5, "amp_dtype": "none",
-    "targets": Path("a table.csv"), "store": Path("my store's.zarr"),
+    "token_mixing": "time", "token_order": "time-space", "time_rank": 6, "clip_frames": 4,
+    "clip_stride": 2, "targets": Path("a table.csv"), "store": Path("my store's.zarr"),
 }  # fmt: skip
 
 
@@ -69,7 +71,7 @@ def test_what_has_no_flag_is_left_to_the_file(trained: Any, tmp_path: Path) -> N
     config = AdaptConfig(clip=0.5, rank=3, out=tmp_path)
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     command = adapt_command(config.model_dump(mode="json"), tmp_path, Path("new"))
-    assert "--rank" not in command
+    assert command == f"losa adapt --store features.zarr --config {tmp_path}/config.yaml --out new"
     assert trained(command) == config.model_copy(update={"out": Path("new")})
 
 
@@ -90,3 +92,21 @@ def test_where_things_lie_and_how_fast_they_go_is_left_out() -> None:
     config = AdaptConfig(device="cpu", read="mmap", prefetch=7, out=Path("old"), overwrite=True)
     found = adapt_command(config.model_dump(mode="json"), Path("run"), Path("new"))
     assert found == "losa adapt --store features.zarr --out new"
+
+
+def test_what_no_flag_can_say_is_left_to_the_file() -> None:
+    config = {**AdaptConfig(rank=3).model_dump(mode="json"), "dropout": None}
+    assert "--config run/config.yaml" in adapt_command(config, Path("run"), Path("new"))
+
+
+def test_a_run_without_a_store_is_told_of_none() -> None:
+    config = {**AdaptConfig().model_dump(mode="json"), "live": {"model": "vit_s"}}
+    found = adapt_command(config, Path("run"), Path("new"))
+    assert found == "losa adapt --config run/config.yaml --out new"
+
+
+def test_a_command_survives_yaml() -> None:
+    config = AdaptConfig(rank=3, lr=1e-5).model_dump(mode="json")
+    again = yaml.safe_load(yaml.safe_dump(config))
+    found = [adapt_command(one, Path("run"), Path("new")) for one in (config, again)]
+    assert found[0] == found[1]

@@ -1,0 +1,1 @@
+"""Clips of video: from a file to the frames that were asked for, and no others."""

@@ -1,0 +1,1 @@
+"""Backbones that look at clips: image transformers frame by frame, and ViViT."""
