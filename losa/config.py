@@ -198,7 +198,7 @@ class EvaluateConfig(Config):
     dataset: str | None = None
     targets: Path | None = None
     split: str = "test"
-    views: Literal["clean", "average", "flip"] = "clean"
+    views: Literal["clean", "average", "logits", "flip"] = "clean"
     weights: str | None = None
     data_dir: Path = Field(default_factory=lambda: Path(os.environ.get("LOSA_DATA", "data")))
     predictions: Path | None = None

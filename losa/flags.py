@@ -193,8 +193,8 @@ EVALUATE: Final[Mapping[str, Any]] = {
     "views": Annotated[
         str | None,
         flag(
-            "clean; average: over a store's views; flip: with --dataset, over images and their"
-            " mirror images.",
+            "clean; average or logits: of probabilities or logits over a store's views; flip: with"
+            " --dataset, over images and their mirror images.",
             *("--views",),
             of=_V,
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -42,8 +42,8 @@ EachBatch = Callable[[FeatureBatch, Float[Tensor, "b y"]], None]
 class EvaluateRequest:
     """A run, and what to measure it on: the split of a store, its own unless told otherwise.
 
-    Of a sample that the store has several views of, the clean one counts, unless ``is_averaged``:
-    then the mean of what is said of all. ``targets`` is a file of targets, the run's own unless
+    Of a sample that the store has several views of, the ``clean`` one counts, or the ``average`` of
+    what is said of all: of probabilities, or of the ``logits`` themselves. ``targets`` is a file of targets, the run's own unless
     told otherwise; ``is_listed`` keeps what was predicted for each sample.
     """
 
@@ -52,7 +52,7 @@ class EvaluateRequest:
     split: str = "test"
     device: str = "auto"
     batch_size: int = 64
-    is_averaged: bool = False
+    views: Literal["clean", "average", "logits"] = "clean"
     targets: Path | None = None
     is_listed: bool = False
 
@@ -114,19 +114,21 @@ def evaluate_store(request: EvaluateRequest) -> Evaluation | PlainEvaluation:
     sums = objective_of(store, config, card.scale, compute.device).sums()
     predictions = _predictions_of(part, card, task_in(store), compute, is_listed=request.is_listed)
     scoring = _Scoring(part, sums, compute, predictions)
-    rows = views_of(part, request.split) if request.is_averaged else part.rows
+    rows = part.rows if request.views == "clean" else views_of(part, request.split)
     with ring_on(store, card.spec.taps, RingOptions(request.batch_size, compute.device)) as ring:
         loader = FeatureLoader(part.split, rows, ring)
         module = adaptor.to(compute.device)
-        if request.is_averaged:
-            scoring.averaged(module, loader, card.task)
-        else:
+        if request.views == "clean":
             scoring.clean(module, loader)
+        else:
+            # Numbers are averaged as they are, and so logits are to be.
+            kind = "numbers" if request.views == "logits" else card.task
+            scoring.averaged(module, loader, kind)
     facts = {
         "run": str(request.run),
         "store_id": store.store_id,
         "split": request.split,
-        "views": "average" if request.is_averaged else "clean",
+        "views": request.views,
         "amp_dtype": compute.amp_dtype,
     }
     if isinstance(sums, MetricSums) and isinstance(predictions, Predictions):
@@ -216,7 +218,7 @@ def views_of(part: Part, name: str) -> Int64[np.ndarray, "n"]:
     """
     split = part.split
     if not split.views.any():
-        what = f"average: {name} has one view of each sample"
+        what = f"{name} has one view of each sample"
         raise UsageError("--views", what, "give clean, or flip with --dataset")
     samples = split.source_index[np.concatenate([part.rows, part.skipped])]
     rows = np.flatnonzero(np.isin(split.source_index, samples) & (split.status == READABLE))

@@ -51,8 +51,8 @@ def _misfits_of_media(settings: EvaluateConfig, _: Mapping[str, Any]) -> _Misfit
     has_store, has_targets = settings.store is not None, settings.targets is not None
     yield has_store, "--dataset", "does not go with --store", "give one of them"
     yield has_targets, "--targets", "needs a store", "extract the split and give --store"
-    is_average = settings.views == "average"
-    yield is_average, "--views", "average: raw media have no stored views", "give flip"
+    is_average, what = settings.views in ("average", "logits"), "raw media have no stored views"
+    yield is_average, "--views", f"{settings.views}: {what}", "give flip"
 
 
 def _misfits_of_stores(settings: EvaluateConfig, given: Mapping[str, Any]) -> _Misfits:
@@ -99,8 +99,10 @@ def _evaluate_run(
 ) -> Evaluation | PlainEvaluation:
     split, device, size = settings.split, settings.device, settings.batch_size
     if settings.dataset is None:
-        is_averaged = settings.views == "average"
-        request = EvaluateRequest(run, settings.store, split, device, size, is_averaged)
+        views = settings.views
+        # Mirror images are refused of a store before anything is scored.
+        assert views != "flip"
+        request = EvaluateRequest(run, settings.store, split, device, size, views)
         is_listed = settings.predictions is not None
         return evaluate_store(replace(request, targets=settings.targets, is_listed=is_listed))
     # Decoders and backbones load for whoever reads media.

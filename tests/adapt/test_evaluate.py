@@ -112,8 +112,9 @@ def test_of_several_views_the_clean_one_is_evaluated(
     assert list(predicted.values()) == [store.classes[number] for number in classes]
 
 
+@pytest.mark.parametrize("views", ["average", "logits"])
 def test_all_views_of_a_sample_are_averaged_on_request_and_count_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, views: Literal["average", "logits"]
 ) -> None:
     store = separable_store({"train": 40}, noise=6.0, views=3)
     monkeypatch.setattr("losa.adapt.evaluate.open_source", lambda *_, **__: store)
@@ -123,11 +124,11 @@ def test_all_views_of_a_sample_are_averaged_on_request_and_count_once(
     lost = (train.source_index == 4) & (train.views == 0) | (train.source_index == 9)
     train.status[lost] = 2
     monkeypatch.setattr("losa.adapt.evaluate._was_held_out_of", lambda *_: False)
-    request = EvaluateRequest(tmp_path, split="train", device="cpu", batch_size=7, is_averaged=True)
+    request = EvaluateRequest(tmp_path, split="train", device="cpu", batch_size=7, views=views)
     found = evaluate_store(request)
     assert isinstance(found, Evaluation)
     result = found.result
-    assert (result["views"], result["rows"], result["skipped"]) == ("average", 40, 1)
+    assert (result["views"], result["rows"], result["skipped"]) == (views, 40, 1)
     adaptor, _ = load_adaptor(tmp_path)
     shares, labels = np.zeros((40, 4)), np.zeros(40, int)
     logits = logits_of_rows(adaptor, store, "train", np.arange(train.rows)).double()
@@ -135,7 +136,9 @@ def test_all_views_of_a_sample_are_averaged_on_request_and_count_once(
         rows = np.flatnonzero((train.source_index == source) & (train.status == 1))
         labels[source] = train.samples[source].label
         if source != 9:
-            shares[source] = logits[rows].softmax(1).mean(0).numpy()
+            said = logits[rows].softmax(1) if views == "average" else logits[rows]
+            mean = said.mean(0) if views == "average" else said.mean(0).softmax(0)
+            shares[source] = mean.numpy()
     right = (shares.argmax(1) == labels) & (shares.sum(1) > 0)
     assert result["top1"] == pytest.approx(right.mean())
     kept = np.arange(40) != 9
@@ -145,8 +148,8 @@ def test_all_views_of_a_sample_are_averaged_on_request_and_count_once(
 
 
 def test_views_of_which_there_is_one_cannot_be_averaged(store: MemoryStore, tmp_path: Path) -> None:
-    request = EvaluateRequest(train(store, tmp_path), device="cpu", is_averaged=True)
-    with pytest.raises(UsageError, match="--views: average: test has one view of each sample"):
+    request = EvaluateRequest(train(store, tmp_path), device="cpu", views="average")
+    with pytest.raises(UsageError, match="--views: test has one view of each sample"):
         evaluate_store(request)
 
 
