@@ -43,8 +43,9 @@ class EvaluateRequest:
     """A run, and what to measure it on: the split of a store, its own unless told otherwise.
 
     Of a sample that the store has several views of, the ``clean`` one counts, or the ``average`` of
-    what is said of all: of probabilities, or of the ``logits`` themselves. ``targets`` is a file of targets, the run's own unless
-    told otherwise; ``is_listed`` keeps what was predicted for each sample.
+    what is said of all: of probabilities, or of the ``logits`` themselves. ``targets`` is a file of
+    targets, the run's own unless told otherwise; ``is_listed`` keeps what was predicted for each
+    sample.
     """
 
     run: Path
