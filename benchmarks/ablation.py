@@ -16,8 +16,8 @@ and in ``benchmarks/results/ablation.md``; one JSON document as the last line of
 ``ablation.json``.
 
     python -m benchmarks ablation
-    python -m benchmarks ablation --tasks location,mnist --only "rank: 2,rank: 16"
-    python -m benchmarks ablation --only default --combine "pool: mean,standardise: raw"
+    python -m benchmarks ablation --tasks location,mnist --only "rank: 2,rank: 8"
+    python -m benchmarks ablation --only default --combine "pool: cls,standardise: raw"
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ def _taps(text: str) -> Changes:
 
 
 _CHOICES: Final[Mapping[str, Sequence[Any]]] = {
-    "standardise": ("raw",),
+    "standardise": ("store", "raw"),
     "start": ("first",),
     "residual": ("sum", "stream"),
     "order": ("token-channel",),
-    "rank": (2, 4, 16, 32),
+    "rank": (2, 4, 8, 32),
     "token_rank": (2, 32),
     "mixer_norm": (True,),
-    "pool": ("cls", "mean"),
+    "pool": ("cls", "cls+mean"),
     "share_mixers": (True,),
     "init_scale": (0.1, 0.3, 3.0),
     "dropout": (0.1, 0.2, 0.4),

@@ -208,17 +208,20 @@ def _tell_ignored(config: AdaptConfig, task: Kind, *, has_val: bool) -> None:
             log.warning("%s has no effect on %s", flags, what)
 
 
+BY_TAP: Final = ("losa", "lst")
+
+
 def new_adaptor(store: FeatureSource, config: AdaptConfig, card: AdaptorCard) -> Adaptor:
     """Build the untrained adaptor from the seed, with the store's statistics unless ``raw``.
 
-    ``auto`` is what the ablation found best: one scale a tap for LoSA, each channel's own mean and
-    scale for the others. Source: docs/decisions/0017-scale-of-a-tap.md.
+    ``auto`` is what was found better: one scale a tap for the networks of ``BY_TAP``, each
+    channel's own mean and scale for the others. Source: docs/decisions/0017-scale-of-a-tap.md.
     """
     torch.default_generator.manual_seed(config.seed)
     adaptor = build_adaptor(card.adaptor, card.spec, len(card.classes), card.options)
     kind = config.standardise
     if kind == "auto":
-        kind = "tap" if card.adaptor == "losa" else "store"
+        kind = "tap" if card.adaptor in BY_TAP else "store"
     if kind != "raw":
         calibration = store.calibration(card.spec.taps)
         adaptor.standardise.load(calibration.mean, calibration.std)

@@ -61,7 +61,7 @@ def refined_by_oracle(state: dict[str, Any], b: list[Any], kind: str, grid: Toke
 @pytest.mark.parametrize("grid", [PER_STEP, PER_CLIP])
 def test_logits_of_a_clip_agree_with_the_equations(grid: TokenGrid, kind: TokenAxes) -> None:
     spec = FeatureSpec("tiny", (1, 3), grid, 6)
-    adaptor = trained(spec, SideOptions(rank=3, token_mixing=kind))
+    adaptor = trained(spec, SideOptions(rank=3, token_mixing=kind, pool="cls+mean"))
     planes = torch.randn(2, 4, grid.num_tokens, 6)
     state = {name: value.double().numpy() for name, value in adaptor.state_dict().items()}
     b = side_network.standardise(

@@ -51,15 +51,15 @@ def test_an_unknown_name_costs_one_line_and_exit_code_2(
 
 
 def test_the_default_is_always_there_and_a_combination_is_one_variant() -> None:
-    found = variants("rank: 2", ["pool: mean,standardise: raw"])
-    assert list(found) == ["default", "rank: 2", "pool: mean + standardise: raw"]
-    assert found["pool: mean + standardise: raw"] == {"pool": "mean", "standardise": "raw"}
+    found = variants("rank: 2", ["pool: cls,standardise: raw"])
+    assert list(found) == ["default", "rank: 2", "pool: cls + standardise: raw"]
+    assert found["pool: cls + standardise: raw"] == {"pool": "cls", "standardise": "raw"}
     assert list(variants(None, [])) == list(VARIANTS)
 
 
 def test_a_combination_that_says_one_thing_twice_is_refused() -> None:
     with pytest.raises(UsageError, match="gives pool twice"):
-        variants(None, ["pool: mean,pool: cls"])
+        variants(None, ["pool: cls+mean,pool: cls"])
 
 
 def test_taps_that_a_store_lacks_are_left_out_and_all_others_see_the_usual_ones() -> None:
@@ -141,7 +141,7 @@ def test_a_second_call_trains_only_what_is_new(
     assert main([*argv, "--only", "rank: 2"]) == 0
     first = published("ablation")["results"]
     assert [row["variant"] for row in first] == ["default", "rank: 2"]
-    assert main([*argv, "--only", "rank: 2", "--combine", "rank: 4,pool: mean"]) == 0
+    assert main([*argv, "--only", "rank: 2", "--combine", "rank: 4,pool: cls"]) == 0
     second = published("ablation")["results"]
     assert second[:2] == first
     assert trained == [
@@ -149,4 +149,4 @@ def test_a_second_call_trains_only_what_is_new(
         ("rank-2-1epochs-seed0", 2, "auto"),
         ("rank-4+pool-mean-1epochs-seed0", 4, "mean"),
     ]
-    assert "| rank: 4 + pool: mean |" in (tmp_path / "results" / "ablation.md").read_text()
+    assert "| rank: 4 + pool: cls |" in (tmp_path / "results" / "ablation.md").read_text()
