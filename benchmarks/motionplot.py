@@ -62,7 +62,10 @@ def read_frames(clip: Path) -> UInt8[np.ndarray, "t h w 3"]:
 def _draw_bars(axes: Any, bars: Sequence[tuple[str, float]]) -> None:
     names, shares = zip(*bars, strict=True)
     drawn = axes.bar(range(len(bars)), [100 * share for share in shares], color=_BAR, width=0.6)
-    axes.bar_label(drawn, fmt="%.1f")
+    for bar in drawn:
+        # Above the line of chance, which would cross the figures of those that are at it.
+        height = max(bar.get_height(), 100 / len(CLASSES)) + 1
+        axes.text(bar.get_x() + bar.get_width() / 2, height, f"{bar.get_height():.1f}", ha="center")
     axes.axhline(100 / len(CLASSES), color="black", linewidth=0.8, linestyle="--", label="chance")
     axes.set_xticks(range(len(bars)), names, fontsize=8)
     axes.set(ylabel="test top-1 (%)", ylim=(0, 108))

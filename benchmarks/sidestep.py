@@ -64,14 +64,14 @@ class Shape:
         """Of a sample's products in the low-rank form, none of them counted twice.
 
         Each plane has two in the forward and two in the backward. Each ordered pair of mixings has
-        three (one forward, two backward) for each small factor; the pooling counts as two rows.
+        three (one forward, two backward) for each small factor; the pooling counts as a row.
         """
         k, l, d, r = self.taps, self.tokens, self.channels, self.rank  # noqa: E741 -- axis letters
         planes = k * 4 * 2 * l * d * r
         before, at_most = k * (k - 1) // 2, k * (k + 1) // 2
         wide = 3 * 2 * d * r * r * (at_most + 2 * before)
         narrow = 3 * 2 * l * r * r * (at_most + 2 * before)
-        pooling = 3 * 2 * 2 * k * r * (2 * d + l)
+        pooling = 3 * 2 * k * r * (2 * d + l)
         return planes + wide + narrow + pooling
 
 

@@ -76,7 +76,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     # Torch has a class for CUDA's; a CPU's, and that of libraries on a device, have only words.
-    words = ("allocate memory", "ALLOC_FAILED")
+    words = ("allocate memory", "out of memory", "ALLOC_FAILED")
     is_known = "OutOfMemory" in type(error).__name__ or any(one in str(error) for one in words)
     return isinstance(error, RuntimeError) and is_known
 

@@ -78,7 +78,7 @@ class TokenGrid:
     is_prefix_per_step: bool = False
 
     def __post_init__(self) -> None:
-        if self.is_prefix_per_step and self.prefix % self.time:
+        if self.is_prefix_per_step and (self.time < 1 or self.prefix % self.time):
             raise UsageError(
                 "token grid",
                 f"{self.prefix} prefix tokens do not belong to {self.time} time steps",

@@ -109,10 +109,15 @@ class StopRequest:
             self._is_at_once = False
 
     def __enter__(self) -> StopRequest:
+        around = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._note)
+        if isinstance(around, StopRequest) and around.is_set and self._before:
+            # Told before this was opened: whoever asks this one alone should hear of it.
+            self._signal, self._noted_at = around._signal, around._noted_at  # noqa: SLF001 -- of its own class
+            self._handler = self._before.get(self._signal) if self._signal is not None else None
         return self
 
     def __exit__(

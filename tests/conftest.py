@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import sys
@@ -14,6 +15,10 @@ from tests.command import Losa, Result
 # Before torch loads: tests are small, and two pools of spinning threads cost more than they give.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# Before decord, whose older FFmpeg would otherwise lend PyAV its encoders.
+if importlib.util.find_spec("av"):
+    import av  # noqa: F401 -- for its libraries
 
 
 @pytest.fixture(autouse=True)

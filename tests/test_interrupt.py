@@ -184,3 +184,14 @@ def test_who_stood_before_nested_requests_is_told_of_ctrl_c() -> None:
         with pytest.raises(KeyboardInterrupt):
             inner.leave()
     assert told == [signal.SIGINT]
+
+
+def test_a_signal_that_came_before_an_inner_request_was_opened_is_known_to_it() -> None:
+    with StopRequest() as outer:
+        signal.raise_signal(signal.SIGTERM)
+        with StopRequest() as inner:
+            assert inner.is_set
+            assert inner.name == outer.name
+        assert outer.is_set
+    with StopRequest() as later:
+        assert not later.is_set

@@ -94,7 +94,7 @@ class LoSA(Adaptor):
         self.options = chosen
         self.token_mixing = self.options.mixing_on(self.spec.grid)
         taps, tokens, channels = self.spec.shape
-        self.pool = Pool(self.spec.grid, own_pool(self.options.pool))
+        self.pool = Pool(self.spec.grid, own_pool("losa", self.options.pool))
         made = 1 if self.options.share_mixers else taps
         self.mixers = nn.ModuleList(self._new_mixer(tokens, channels) for _ in range(made))
         self.head = Head(self.pool.vectors * channels, num_classes)
@@ -228,12 +228,12 @@ class LoSA(Adaptor):
             mixer.token.up.grad = found.token_up[tap].t().contiguous()
 
 
-def own_pool(pool: PoolName) -> PoolName:
-    """What LoSA pools: the mean patch token unless another is asked for.
+def own_pool(adaptor: str, pool: PoolName) -> PoolName:
+    """What LoSA pools: the mean patch token unless another is asked for. Others pool as asked.
 
     Source: docs/decisions/0017-scale-of-a-tap.md.
     """
-    return "mean" if pool == "auto" else pool
+    return "mean" if adaptor == "losa" and pool == "auto" else pool
 
 
 def _product_dtype(like: Tensor) -> torch.dtype:

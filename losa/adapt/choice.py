@@ -76,8 +76,9 @@ def order_of(trials: Sequence[Repetition]) -> Order:
     score, loss = (
         fmean(values) for values in zip(*(standing(one.val) for one in whole or known), strict=True)
     )
-    lost, ahead = (len(trials) - len(whole), 0) if whole else (0, max(one.epochs for one in known))
-    return (int(not whole), lost, -ahead, -score, -loss, known[0].trainable, name)
+    lost = len(trials) - len(whole or known)
+    ahead = 0 if whole else max(one.epochs for one in known)
+    return (int(not whole), -ahead, lost, -score, -loss, known[0].trainable, name)
 
 
 def best_of(trials: Sequence[Repetition]) -> Repetition | None:

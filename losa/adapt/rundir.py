@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from losa.adapt.adaptor import own_pool
 from losa.adapt.checkpoint import CARD_NAME, AdaptorCard, load_card, save_card
 from losa.adapt.registry import UNUSED_OPTIONS
 from losa.adapt.report import AdaptReport, read_report, write_report
@@ -60,12 +61,31 @@ ADDED: Final = (
 """Fields that came after the first runs, whose defaults are what was done before."""
 
 
+BY_TAP: Final = ("losa", "lst")
+"""Networks that have one scale a tap unless told otherwise; docs/decisions/0017."""
+
+AS_BEFORE: Final[Mapping[str, Any]] = {"rank": 8}
+"""What a field that nothing looks at is recorded as, where its default has changed since."""
+
+
 def effective(config: AdaptConfig, taps: tuple[int, ...], task: Kind = "classes") -> AdaptConfig:
-    """The configuration as it acts: taps by number, what nothing looks at as by default."""
+    """The configuration as it acts: taps by number, what nothing looks at as by default.
+
+    What ``auto`` stands for is said here, because it may stand for something else in time.
+    """
     values: dict[str, Any] = {"taps": ",".join(map(str, taps))}
     names = (*ignored(config), *OF_OTHER_TASKS[task])
-    values.update({name: AdaptConfig.model_fields[name].default for name in names})
-    return config.model_copy(update=values)
+    values.update({name: unheeded(name) for name in names})
+    acting = config.model_copy(update=values)
+    if acting.standardise == "auto":
+        kind = "tap" if acting.adaptor in BY_TAP else "store"
+        acting = acting.model_copy(update={"standardise": kind})
+    return acting.model_copy(update={"pool": own_pool(acting.adaptor, acting.pool)})
+
+
+def unheeded(name: str) -> Any:
+    """What a field is recorded as where nothing looks at it."""
+    return AS_BEFORE.get(name, AdaptConfig.model_fields[name].default)
 
 
 def ignored(config: AdaptConfig) -> tuple[str, ...]:

@@ -27,12 +27,14 @@ from losa.adapt.report import AdaptReport
 from losa.adapt.resident import GivesBatches, batches_on
 from losa.adapt.ring import BatchSource, RingOptions
 from losa.adapt.rundir import (
+    BY_TAP,
     OF_OTHER_TASKS,
     RunDir,
     config_digest,
     default_out,
     effective,
     ignored,
+    unheeded,
 )
 from losa.adapt.source import FeatureSource
 from losa.adapt.targets import Kind
@@ -202,13 +204,11 @@ def _tell_ignored(config: AdaptConfig, task: Kind, *, has_val: bool) -> None:
         (OF_OTHER_TASKS[task], task),
         (("val_fraction",) if has_val else (), "a store that has a val split"),
     ):
-        found = [name for name in names if getattr(config, name) != default[name].default]
+        usual = {name: (default[name].default, unheeded(name)) for name in names}
+        found = [name for name in names if getattr(config, name) not in usual[name]]
         if found:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in found)
             log.warning("%s has no effect on %s", flags, what)
-
-
-BY_TAP: Final = ("losa", "lst")
 
 
 def new_adaptor(store: FeatureSource, config: AdaptConfig, card: AdaptorCard) -> Adaptor:
@@ -219,6 +219,7 @@ def new_adaptor(store: FeatureSource, config: AdaptConfig, card: AdaptorCard) ->
     """
     torch.default_generator.manual_seed(config.seed)
     adaptor = build_adaptor(card.adaptor, card.spec, len(card.classes), card.options)
+    # As it acts: here ``auto`` is somebody's own configuration, of a test or a notebook.
     kind = config.standardise
     if kind == "auto":
         kind = "tap" if card.adaptor in BY_TAP else "store"

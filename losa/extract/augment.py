@@ -14,6 +14,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, Final
@@ -58,10 +59,17 @@ def check_rules(augment: Mapping[str, Any] | None) -> None:
     raise MismatchError("augment", what, "use the losa that wrote it, or extract again")
 
 
-def view_of(augment: Mapping[str, Any] | None, media: Media, key: str, view: int) -> Media:
+def view_of(
+    augment: Mapping[str, Any] | None,
+    media: Media,
+    key: str,
+    view: int,
+    *,
+    is_trained_on: bool = False,
+) -> Media:
     """Where a sample's bytes are, as one of its views; ``augment`` is the plan's for its split.
 
-    Where nothing is augmented, they are test views of a clip.
+    Where nothing is augmented, they are test views of a clip. ``is_trained_on``: see ``Media``.
 
     Example:
         >>> from pathlib import Path
@@ -72,7 +80,7 @@ def view_of(augment: Mapping[str, Any] | None, media: Media, key: str, view: int
         3
     """
     if view == 0:
-        return media
+        return replace(media, is_trained_on=True) if is_trained_on else media
     if augment is None:
         return media.as_test_view(view)
     return media.as_view(view, view_seed(augment["seed"], key, view), augment["policy"])

@@ -37,6 +37,8 @@ class Media:
         view_seed: what the augmentation of this view is drawn from.
         policy: how this view is augmented; view 0 has none, nor has a test view.
         span: the part of a video that is the clip; ``None``: all of it.
+        is_trained_on: whether its clean view is the middle of its clip, whatever test views the
+            clips of other splits have, of which their view 0 is one.
     """
 
     path: Path
@@ -47,6 +49,7 @@ class Media:
     view_seed: int = 0
     policy: str = ""
     span: Span | None = None
+    is_trained_on: bool = False
 
     def as_view(self, view: int, seed: int, policy: str) -> Media:
         """An augmented view of the same image or clip."""

@@ -105,7 +105,9 @@ def recompute_rows(request: RecomputeRequest) -> dict[str, Any]:
     findings = _Findings(plan.spec.taps, tolerance_of(plan))
     check_rules(plan.augment)
     paths = [[_media(dataset, plan, row) for row in part] for part in _parts(rows, plan)]
-    with DecodePool(backbone.preprocessing, workers=0) as pool:
+    # Strangers' videos may crash or block their decoder: never that of this process.
+    workers = 0 if backbone.preprocessing.clip is None else 1
+    with DecodePool(backbone.preprocessing, workers=workers) as pool:
         decoded = pool.batches(paths, pad_to=plan.numerics.batch_size)
         for part, batch in zip(_parts(rows, plan), decoded, strict=True):
             again.compare(part, batch, findings)
@@ -211,7 +213,9 @@ def _parts(rows: Sequence[ChosenRow], plan: Plan) -> Iterator[Sequence[ChosenRow
 
 def _media(dataset: Dataset, plan: Plan, row: ChosenRow) -> Media:
     place = dataset.pieces.get(row.sample.path) or Media(dataset.root / _safe(row.sample.path))
-    return view_of(plan.augment_in(row.split), place, row.sample.key, row.view)
+    augment = plan.augment_in(row.split)
+    is_trained_on = plan.is_trained_beside_test_views(row.split)
+    return view_of(augment, place, row.sample.key, row.view, is_trained_on=is_trained_on)
 
 
 def _safe(path: str) -> str:

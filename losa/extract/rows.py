@@ -92,7 +92,11 @@ class RowSource:
         for index, view in found:
             sample = listed[index]
             media = self._dataset.media(sample)
-            yield sample, view_of(plan.augment_in(split), media, sample.key, view)
+            augment, is_trained_on = (
+                plan.augment_in(split),
+                plan.is_trained_beside_test_views(split),
+            )
+            yield sample, view_of(augment, media, sample.key, view, is_trained_on=is_trained_on)
 
     def _judged(self, batch: RowBatch) -> RowBatch:
         """Settle which rows of a batch hold features, and refuse what may not be missing."""

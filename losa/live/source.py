@@ -189,7 +189,9 @@ class LiveSplit:
             InputError: a row's features do not fit the store's dtype.
         """
         groups = [[self._source.media(self, row) for row in rows.tolist()]]
-        with DecodePool(self._source.inputs.backbone.preprocessing, workers=0) as pool:
+        rules = self._source.inputs.backbone.preprocessing
+        # Videos may crash or block their decoder: never that of this process.
+        with DecodePool(rules, workers=0 if rules.clip is None else 1) as pool:
             (batch,) = pool.batches(groups, pad_to=len(rows))
         for failure in batch.failures:
             raise StoreError(groups[0][failure.position].path, failure.message, "mend it")
@@ -336,7 +338,9 @@ class LiveSource:
         # A training's own reader of a split has no name, but it has the split's samples.
         is_viewed = split.samples is self.inputs.dataset.splits.get(VIEWED_SPLIT)
         augment = self.plan.augment if is_viewed else None
-        return view_of(augment, media, sample.key, int(split.views[row]))
+        is_trained_on = is_viewed and self.plan.test_views > 1
+        view = int(split.views[row])
+        return view_of(augment, media, sample.key, view, is_trained_on=is_trained_on)
 
     def planes(self, taps: tuple[int, ...]) -> LivePlanes:
         """What computes some taps of this source."""

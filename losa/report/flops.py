@@ -52,8 +52,7 @@ def adaptor_flops(card: AdaptorCard) -> int | None:
     options, (taps, _, channels) = card.options, card.spec.shape
     window = window_of(card.spec.grid, options)
     grid = card.spec.grid if window is None else window.grid
-    pool = own_pool(options.pool) if card.adaptor == "losa" else options.pool
-    pooled = Pool(grid, pool).vectors * channels
+    pooled = Pool(grid, own_pool(card.adaptor, options.pool)).vectors * channels
     return rule(Sizes(taps, grid.num_tokens, channels, len(card.classes), pooled, options, grid))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from losa.errors import MismatchError, StoreError
+from losa.errors import MismatchError, StoreError, UsageError
 from losa.features import FeatureSpec
 from losa.store import files
 from losa.version import __version__
@@ -97,6 +97,10 @@ class Plan:
     def views_of(self, split: str) -> int:
         """Views of each sample of a split."""
         return self.views if split == VIEWED_SPLIT else self.test_views
+
+    def is_trained_beside_test_views(self, split: str) -> bool:
+        """Whether a split's clips are seen in their middle, which no test view need be."""
+        return split == VIEWED_SPLIT and self.test_views > 1
 
     def augment_in(self, split: str) -> Mapping[str, Any] | None:
         """How the views of a split are augmented; the others of a test sample are not."""
@@ -187,7 +191,7 @@ class Plan:
             _check_bounds(plan)
             _check_views(plan)
             _check_splits(plan)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
             raise StoreError(path, f"is not a losa plan ({error!r})", "extract again") from None
         return plan
 
@@ -287,7 +291,7 @@ def _check_kinds(value: Mapping[str, Any]) -> None:
     autocast = [] if numerics["autocast"] is None else [numerics["autocast"]]
     texts = [*names, *listings, numerics["device"], *autocast]
     objects, lists = (identity["backbone"], identity["preprocessing"]), (dataset["classes"],)
-    switches = [numerics.get("compiled", False)]
+    switches = [numerics.get("compiled", False), features["grid"].get("is_prefix_per_step", False)]
     for kind, parts in ((str, texts), (dict, objects), (list, lists), (bool, switches)):
         for part in parts:
             if not isinstance(part, kind):

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from losa.adapt.clipwindow import window_of
 from losa.adapt.registry import ADAPTORS
-from losa.adapt.rundir import config_digest, effective, ignored
+from losa.adapt.rundir import config_digest, effective, ignored, unheeded
 from losa.adapt.source import FeatureSource
 from losa.adapt.task import kind_in, targets_digest, with_task
-from losa.adapt.train import used_spec
+from losa.adapt.train import options_of, used_spec
 from losa.config import AdaptConfig
 from losa.device import resolve_compute
 from losa.errors import InputError, UsageError
+from losa.features import TokenGrid
 from losa.sweep.mistakes import Mistakes
 from losa.sweep.strategy import Strategy
 
@@ -90,7 +92,8 @@ class TrialMaker:
         """One trial.
 
         Raises:
-            UsageError: its adaptor, its taps or its lack of a val cannot be meant.
+            UsageError: its adaptor, its taps, its lack of a val, or what it mixes of a clip cannot
+                be meant.
         """
         config = self.base.model_copy(update=dict(setting))
         if config.adaptor not in ADAPTORS:
@@ -98,12 +101,20 @@ class TrialMaker:
         if not config.val_fraction:
             raise UsageError("val_fraction", "0 leaves no val to choose on", "give a share")
         # What has no effect is as by default: equal trials are found, and no warning is due.
-        defaults = {name: AdaptConfig.model_fields[name].default for name in ignored(config)}
+        defaults = {name: unheeded(name) for name in ignored(config)}
         config = config.model_copy(update=defaults)
+        _check_axes(config, self.store.spec.grid)
         acting = effective(config, used_spec(self.store, config).taps, kind_in(self.store))
         digest = config_digest(acting, self.store.store_id, self.targets_digest)[:DIGEST_DIGITS]
         out = self._folder / digest
         return SweepTrial(number, digest, dict(setting), config.model_copy(update={"out": out}))
+
+
+def _check_axes(config: AdaptConfig, grid: TokenGrid) -> None:
+    options = options_of(config)
+    window = window_of(grid, options)
+    if config.adaptor == "losa":
+        options.mixing_on(grid if window is None else window.grid)
 
 
 def base_config(strategy: Strategy, store: Path) -> AdaptConfig:

@@ -148,6 +148,9 @@ class Worker:
         """Train a cohort; says whether that was possible."""
         try:
             self._train_halves(_Round(taken, self._done()), list(range(len(taken))))
+            for one in taken:
+                # Whoever held it has let go: at a later rung it is a mate like any other.
+                self._held.pop(one.trial.digest, None)
         except LockedError as error:
             # Whoever was taken for dead only slept: it goes on, or leaves the folder to us.
             log.warning("%s; the sweep goes on without it for now", error)

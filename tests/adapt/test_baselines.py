@@ -64,11 +64,9 @@ def test_linear_sees_the_last_tap_alone_and_linear_all_every_one() -> None:
 
 
 @pytest.mark.parametrize("kind", [Linear, LinearAll])
-def test_the_pool_option_and_the_grid_are_checked(kind: type[Linear] | type[LinearAll]) -> None:
+def test_the_pool_option_and_the_planes_are_checked(kind: type[Linear] | type[LinearAll]) -> None:
     assert kind(spec_of(GRID), options=SideOptions(pool="cls")).pool.name == "cls"
     with pytest.raises(UsageError, match="--pool"):
         kind(spec_of(NO_PREFIX), options=SideOptions(pool="cls"))
-    with pytest.raises(UsageError, match="video grids"):
-        kind(spec_of(TokenGrid(2, 3, time=2)))
     with pytest.raises(MismatchError, match="planes"):
         kind(spec_of(GRID))(planes(GRID)[:2])

@@ -105,11 +105,9 @@ def test_the_ladder_sums_up_in_full_precision_under_autocast() -> None:
     torch.testing.assert_close(half.float(), network(planes), atol=0.1, rtol=0.1)
 
 
-def test_the_pool_the_grid_and_the_planes_are_checked() -> None:
+def test_the_pool_and_the_planes_are_checked() -> None:
     assert LST(spec_of(GRID), options=SideOptions(pool="cls")).pool.name == "cls"
     with pytest.raises(UsageError, match="--pool"):
         LST(spec_of(NO_PREFIX), options=SideOptions(pool="cls"))
-    with pytest.raises(UsageError, match="video grids"):
-        LST(spec_of(TokenGrid(2, 3, time=2)))
     with pytest.raises(MismatchError, match="planes"):
         LST(spec_of(GRID))(planes_of(spec_of(GRID))[:2])

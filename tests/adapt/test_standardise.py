@@ -129,6 +129,7 @@ def test_planes_are_not_copied() -> None:
     [
         ("losa", "auto", "tap"),
         ("linear-all", "auto", "store"),
+        ("lst", "auto", "tap"),
         ("losa", "store", "store"),
         ("linear-all", "tap", "tap"),
         ("losa", "raw", "raw"),

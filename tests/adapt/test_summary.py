@@ -88,10 +88,8 @@ def test_half_precision_stays_close_under_autocast() -> None:
     torch.testing.assert_close(half.float(), network(planes), atol=0.1, rtol=0.1)
 
 
-def test_the_pool_the_grid_and_the_planes_are_checked() -> None:
+def test_the_pool_and_the_planes_are_checked() -> None:
     with pytest.raises(UsageError, match="--pool"):
         SummaryAttention(spec_of(NO_PREFIX), options=SideOptions(pool="cls+mean"))
-    with pytest.raises(UsageError, match="video grids"):
-        SummaryAttention(spec_of(TokenGrid(2, 3, time=2)))
     with pytest.raises(MismatchError, match="planes"):
         SummaryAttention(spec_of(GRID))(planes_of(spec_of(GRID))[:2])

@@ -145,8 +145,8 @@ def test_a_second_call_trains_only_what_is_new(
     second = published("ablation")["results"]
     assert second[:2] == first
     assert trained == [
-        ("default-1epochs-seed0", 8, "auto"),
+        ("default-1epochs-seed0", 16, "auto"),
         ("rank-2-1epochs-seed0", 2, "auto"),
-        ("rank-4+pool-mean-1epochs-seed0", 4, "mean"),
+        ("rank-4+pool-cls-1epochs-seed0", 4, "cls"),
     ]
     assert "| rank: 4 + pool: cls |" in (tmp_path / "results" / "ablation.md").read_text()

@@ -40,9 +40,9 @@ def costs(method: str, options: argparse.Namespace) -> Costs:
 
 def test_live_and_cached_losa_learn_as_much_and_infer_as_dear(options: argparse.Namespace) -> None:
     live, cached = costs(LIVE, options), costs("losa", options)
-    pooled = 2 * WIDTH
+    pooled = WIDTH
     head = 2 * pooled + CLASSES * pooled + CLASSES
-    assert live.trainable == cached.trainable == TAPS * 16 * (WIDTH + TOKENS) + head
+    assert live.trainable == cached.trainable == TAPS * 2 * 16 * (WIDTH + TOKENS) + head
     assert live.inference_flops == cached.inference_flops
     assert cached.memory_bytes > 0
     assert min(live.images_per_second, cached.images_per_second) > 0

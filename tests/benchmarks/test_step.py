@@ -50,7 +50,7 @@ def test_the_flops_of_a_plain_forward_are_those_that_torch_counts() -> None:
     one = Step(adaptor, lambda planes: adaptor.plain(planes.raw), planes)
     with FlopCounterMode(display=False) as counter:
         one()
-    head = 3 * 2 * (2 * TOY.channels) * CLASSES * TOY.batch
+    head = 3 * 2 * TOY.channels * CLASSES * TOY.batch
     assert counter.get_total_flops() - head == TOY.plain_flops() * TOY.batch
 
 

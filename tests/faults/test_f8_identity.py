@@ -122,6 +122,7 @@ def test_every_field_of_a_plan_is_part_of_its_identity_or_known_not_to_be() -> N
         "calibration_rows": 9,
         "views": 3,
         "augment": None,
+        "test_views": 2,
     }
     assert {item.name for item in fields(Plan)} == changed.keys() | APART
     for name, value in changed.items():

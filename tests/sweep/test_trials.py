@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from losa.adapt.rundir import config_digest
+from losa.adapt.rundir import config_digest, effective
 from losa.config import AdaptConfig
 from losa.errors import InputError, UsageError
 from losa.sweep.strategy import parse_strategy
@@ -25,14 +25,16 @@ def maker(store: MemoryStore, **base: Any) -> TrialMaker:
 
 def test_a_trial_is_named_by_the_digest_of_its_run(store: MemoryStore) -> None:
     (trial,) = maker(store).all_of([{"rank": 3}], FILE)
-    acting = AdaptConfig(rank=3, amp_dtype="none", data_seed=0, taps="1,3")
+    base = AdaptConfig(rank=3, amp_dtype="none", data_seed=0)
+    acting = effective(base, (1, 3))
+    assert (acting.taps, acting.pool, acting.standardise) == ("1,3", "mean", "tap")
     assert config_digest(acting, store.store_id).startswith(trial.digest)
     assert trial.config.out == Path("trials") / trial.digest
 
 
 def test_equal_trials_are_one(store: MemoryStore, caplog: pytest.LogCaptureFixture) -> None:
     settings: list[dict[str, Any]] = [
-        {"rank": 8},
+        {"rank": 16},
         {},
         {"adaptor": "linear", "rank": 2},
         {"adaptor": "linear"},

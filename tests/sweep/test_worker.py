@@ -97,7 +97,9 @@ def test_what_is_done_is_not_done_again(
 def test_halving_finds_what_the_full_grid_finds_for_less(tmp_path: Path) -> None:
     store = separable_store({"train": 64, "val": 48, "test": 8}, noise=4.0)
     epochs, rates = 9, [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
-    sections = {"base": {"epochs": epochs, "batch_size": 32}, "grid": {"lr": rates}}
+    # A network that learns the toy slowly enough for the rates to differ.
+    network = {"rank": 8, "pool": "cls+mean", "standardise": "store"}
+    sections = {"base": {"epochs": epochs, "batch_size": 32, **network}, "grid": {"lr": rates}}
     _, full = trained(store, tmp_path / "full", sections)
     halving = {**sections, "halving": {"rungs": [1, 3]}}
     folder, halved = trained(store, tmp_path / "halved", halving)

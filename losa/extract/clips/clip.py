@@ -90,6 +90,8 @@ def checked_info(path: Path, info: ClipInfo) -> ClipInfo:
     if not (math.isfinite(info.fps) and 0 <= info.fps <= MAX_FPS):
         what = f"says it shows {info.fps:g} frames a second, more than {MAX_FPS:g}"
         raise ImageError(path, ImageStatus.CORRUPT, what)
+    if info.width < 1 or info.height < 1:
+        raise ImageError(path, ImageStatus.CORRUPT, "has frames without pixels")
     check_size(path, info.width, info.height)
     return info
 

@@ -59,7 +59,7 @@ def view_place(clip: ClipSampling, media: Media) -> tuple[Fraction, Fraction | N
     if media.policy:
         drawn = hashlib.sha256(media.view_seed.to_bytes(8) + _START).digest()[:8]
         return Fraction(int.from_bytes(drawn), 2**64), None
-    if clip.test_views == 1 or media.view >= clip.test_views:
+    if media.is_trained_on or media.view >= clip.test_views:
         return CENTRE, None
     place, side = clip.test_view(media.view)
     return place, side if clip.crops > 1 else None
@@ -69,10 +69,13 @@ def part_of(info: ClipInfo, media: Media) -> tuple[int, int]:
     """First frame of a clip, and how many it has, in its file.
 
     Raises:
-        ImageError: the video ends before the clip begins.
+        ImageError: the video ends before the clip begins, or has no frame rate to find it by.
     """
     if media.span is None:
         return 0, info.frames
+    if media.span.unit == "seconds" and info.fps <= 0:
+        what = "does not say how many frames it shows a second, and the clip is told in seconds"
+        raise ImageError(media.path, ImageStatus.CORRUPT, what)
     first, stop = frame_range(media.span, info.fps)
     stop = min(stop, info.frames)
     if first >= stop:

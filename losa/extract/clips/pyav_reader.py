@@ -137,14 +137,35 @@ class PyavReader:
         left = {self._index.stamps[index]: index for index in group}
         last = max(left)
         size = self.info.width, self.info.height
-        for order, frame in enumerate(self._pictures(start)):
+        if self._index.is_by_order:
+            yield from self._counted(left, size, effort)
+            return
+        for frame in self._pictures(start):
             effort.spend()
-            stamp = start + order if self._index.is_by_order else frame.pts
+            stamp = frame.pts
             index = left.pop(stamp, None) if stamp is not None else None
             if index is not None:
                 yield index, self._pixels(frame, index, size)
             if not left or (stamp is not None and stamp > last):
                 break
+
+    def _counted(
+        self, left: dict[int, int], size: tuple[int, int], effort: Effort
+    ) -> Iterator[tuple[int, UInt8[np.ndarray, "h w 3"]]]:
+        """Frames that nothing but their order names: held back until it is known that none lacks.
+
+        A packet without a picture would otherwise shift all behind it.
+        """
+        found, count = [], 0
+        for frame in self._pictures(0):
+            effort.spend()
+            if count in left:
+                found.append((left[count], self._pixels(frame, left[count], size)))
+            count += 1
+        if count != len(self._index.stamps):
+            what = "its decoder leaves frames out, and nothing numbers them"
+            raise missing_frame(self._path, max(left.values()), what)
+        yield from found
 
     def _pixels(
         self, frame: av.VideoFrame, index: int, size: tuple[int, int]
@@ -213,7 +234,8 @@ class _Index:
         except _FAULTS as error:
             self.fault = _one_line(error)
         known = [stamp for stamp in stamps if stamp is not None]
-        self.is_by_order = len(set(known)) < len(stamps)
+        # AVI has no presentation times: FFmpeg makes them up from the order of packets.
+        self.is_by_order = container.kind == "avi" or len(set(known)) < len(stamps)
         self.stamps = list(range(len(stamps))) if self.is_by_order else sorted(known)
         self.keys = [0] if self.is_by_order else sorted(self.keys)
         declared = stream.frames - hidden if container.kind == "mov" else 0

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Final, Protocol, runtime_checkable
 
+import timm
 import torch
 
 from losa.extract.sampling import ClipSampling
 from losa.extract.tokens import parse_tokens
-from losa.extract.transforms import Preprocessing
+from losa.extract.transforms import Preprocessing, preprocessing_of
 from losa.extract.video.backbone import ViViTBackbone
 from losa.extract.video.vivit import resized
-from losa.extract.video.weights import frames_that_matter, vivit_with_weights
+from losa.extract.video.weights import OF_TIMM, frames_that_matter, vivit_with_weights
 from losa.extract.vivitshapes import video_shape
 from losa.features import FeatureSpec, StoreDtype, resolve_taps
 
@@ -87,9 +88,7 @@ def build_vivit(
         model=model,
         name=shape.name,
         weights_digest=digest,
-        preprocessing=Preprocessing(
-            (side, side), CROP_PCT, "center", "bilinear", _HALF, _HALF, clip
-        ),
+        preprocessing=replace(_pixels_of(request.weights or "", side), clip=clip),
         spec=FeatureSpec(shape.name, taps, grid, shape.width, request.dtype),
         pool=pool,
         device=device,
@@ -97,3 +96,11 @@ def build_vivit(
         looked_at=looked_at,
         is_compiled=request.compiled,
     )
+
+
+def _pixels_of(weights: str, side: int) -> Preprocessing:
+    """What frames go through: what a ViT of the hub has seen, else what the published ViViT has."""
+    if weights.startswith(OF_TIMM):
+        config = timm.models.resolve_pretrained_cfg(weights.removeprefix(OF_TIMM))
+        return preprocessing_of(asdict(config), (side, side))
+    return Preprocessing((side, side), CROP_PCT, "center", "bilinear", _HALF, _HALF)

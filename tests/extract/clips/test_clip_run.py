@@ -75,7 +75,8 @@ def test_every_row_is_what_the_backbone_says_of_its_view(clips: Path, store: Pat
         for row, (index, view) in enumerate(pairs):
             if split == "train" and view:
                 continue
-            media = Media(clips / reader.samples[index].path, view=view)
+            path = clips / reader.samples[index].path
+            media = Media(path, view=view, is_trained_on=split == "train")
             pixels = torch.from_numpy(load_clip(media, backbone.preprocessing))[None]
             out = np.empty((2, 1, *opened.spec.shape[1:]), np.float32)
             reader.read_into(np.array([row]), opened.spec.taps, out)
@@ -179,7 +180,7 @@ def test_training_chooses_by_the_clean_view_and_evaluation_averages_all(
 ) -> None:
     assert adapt(training(store=store, out=run)).metrics["val"]["rows"] == 4
     clean = evaluate_store(EvaluateRequest(run, split="val", device="cpu")).result
-    mean = evaluate_store(EvaluateRequest(run, split="val", device="cpu", is_averaged=True)).result
+    mean = evaluate_store(EvaluateRequest(run, split="val", device="cpu", views="average")).result
     assert clean["rows"] == mean["rows"] == 4
     assert mean["views"] == "average"
     assert mean["loss"] != clean["loss"]
@@ -191,7 +192,7 @@ def test_a_store_of_more_test_views_is_one_for_the_same_run(
     extract(clip_config(clips, tmp_path / "t.zarr", store_dtype="float32", clips=4, split=("val",)))
 
     request = EvaluateRequest(
-        run, store=tmp_path / "t.zarr", split="val", device="cpu", is_averaged=True
+        run, store=tmp_path / "t.zarr", split="val", device="cpu", views="average"
     )
     assert evaluate_store(request).result["rows"] == 4
 

@@ -22,6 +22,7 @@ from tests.extract.clips.golden_clips import (
     GOLDEN,
     HEIGHT,
     WIDTH,
+    X264,
     Golden,
     begun_later,
     make,
@@ -85,6 +86,24 @@ def test_every_golden_clip_gives_exactly_the_frames_asked_for_or_a_reason(
                 assert numbers(clip.frames_at(order)) == order
             assert clip.frames_at([]).shape == (0, HEIGHT, WIDTH, 3)
     assert capfd.readouterr() == ("", "")
+
+
+def test_of_an_avi_with_b_frames_every_frame_alone_is_the_one_asked_for_or_has_a_reason(
+    tmp_path: Path,
+) -> None:
+    """FFmpeg makes up its times from the order of packets, which is not that of frames."""
+    path = tmp_path / "h264-b.avi"
+    make(path, Golden("libx264", 40, 12, X264))
+    refused = {"decord": 0, "pyav": 0}
+    for decoder in DECODERS:
+        for index in range(40):
+            try:
+                assert numbers(frames_of(path, decoder, [index])) == [index]
+            except ImageError as error:
+                assert error.code == ImageStatus.DAMAGED
+                refused[decoder] += 1
+        assert refused["pyav"] == 0
+    assert refused["decord"] < 40
 
 
 @pytest.mark.parametrize(
