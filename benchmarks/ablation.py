@@ -130,8 +130,8 @@ def variants(only: str | None, combine: Sequence[str]) -> dict[str, Changes]:
         UsageError: a name is unknown, or a combination gives one field two values.
 
     Example:
-        >>> variants("rank: 2", ["pool: mean, dropout: 0.1"])["pool: mean + dropout: 0.1"]
-        {'pool': 'mean', 'dropout': 0.1}
+        >>> variants("rank: 2", ["pool: cls, dropout: 0.1"])["pool: cls + dropout: 0.1"]
+        {'pool': 'cls', 'dropout': 0.1}
     """
     known = tuple(VARIANTS)
     names = known if only is None else ("default", *named(only, known, "--only"))

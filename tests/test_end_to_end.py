@@ -83,7 +83,7 @@ def test_without_weights_and_hub_the_error_names_file_and_source(tmp_path: Path)
     [
         (signal.SIGINT, "interrupted", 130, "25"),
         (signal.SIGTERM, "told to end (SIGTERM)", 75, "25"),
-        (signal.SIGUSR1, "told to end (SIGUSR1)", 75, "0"),
+        pytest.param(*(signal.SIGUSR1, "told to end (SIGUSR1)", 75, "0"), marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_during_extraction_is_its_exit_code_and_loses_nothing(

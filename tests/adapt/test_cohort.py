@@ -155,7 +155,14 @@ def test_a_trial_whose_settings_do_not_fit_the_store_is_dropped(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("phase", "epoch", "step"),
-    [("train", 0, 2), ("train", 1, 4), ("val", 1, 1), ("test", 1, 1), ("test", 2, 2)],
+    [
+        ("train", 1, 4),
+        ("val", 1, 1),
+        *(
+            pytest.param(*place, marks=pytest.mark.slow)
+            for place in (("train", 0, 2), ("test", 1, 1), ("test", 2, 2))
+        ),
+    ],
 )
 def test_a_killed_cohort_resumes_every_trial_to_the_bit(
     tmp_path: Path, phase: str, epoch: int, step: int
