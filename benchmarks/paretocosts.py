@@ -102,12 +102,16 @@ class Peak:
         if self._on_cuda:
             self._most = torch.cuda.max_memory_allocated()
         else:
+            self._look()  # A short block may end before the thread has looked once.
             self._ends.set()
             self._thread.join()
 
     def _watch(self) -> None:
         while not self._ends.wait(_LOOK_SECONDS):
-            self._most = max(self._most, anonymous())
+            self._look()
+
+    def _look(self) -> None:
+        self._most = max(self._most, anonymous())
 
 
 def measured(method: str, folder: Path, options: argparse.Namespace) -> Costs:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -68,12 +70,18 @@ def test_the_backbone_of_a_live_network_does_not_train() -> None:
     assert all(value.grad is None for value in backbone.model.parameters())
 
 
+HOLD = """
+import torch
+from benchmarks.paretocosts import Peak
+
+held = torch.ones(2**22)
+with Peak(torch.device("cpu")) as peak:
+    more = torch.ones(2**24)
+print(peak.bytes / more.nbytes)
+"""
+
+
 def test_a_peak_is_what_was_held_within() -> None:
-    held = torch.ones(2**22)
-    with Peak(torch.device("cpu")) as peak:
-        more = torch.ones(2**24)
-        torch.ones(2**10).sum()
-        for _ in range(40):
-            more.mul_(1.0)
-    assert 0.9 * more.nbytes < peak.bytes < 1.5 * more.nbytes
-    assert held.sum() == 2**22
+    # A process of its own, as the benchmark has: here children of other tests come and go.
+    done = subprocess.run([sys.executable, "-c", HOLD], capture_output=True, text=True, check=True)
+    assert 0.9 < float(done.stdout) < 1.5
