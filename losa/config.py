@@ -134,7 +134,7 @@ class AdaptConfig(Config):
     out: Path | None = None
     adaptor: str = "losa"
     taps: str = "all"
-    rank: Rank = 16
+    rank: Rank = 32
     token_rank: Rank | None = None
     order: Literal["channel-token", "token-channel"] = "channel-token"
     residual: Literal["refine", "sum", "stream"] = "refine"

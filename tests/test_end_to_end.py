@@ -81,7 +81,7 @@ def test_without_weights_and_hub_the_error_names_file_and_source(tmp_path: Path)
 @pytest.mark.parametrize(
     ("number", "words", "code", "grace"),
     [
-        (signal.SIGINT, "interrupted", 130, "25"),
+        pytest.param(*(signal.SIGINT, "interrupted", 130, "25"), marks=pytest.mark.slow),
         (signal.SIGTERM, "told to end (SIGTERM)", 75, "25"),
         pytest.param(*(signal.SIGUSR1, "told to end (SIGUSR1)", 75, "0"), marks=pytest.mark.slow),
     ],
@@ -119,7 +119,10 @@ def test_a_second_signal_ends_an_extraction_at_once(tmp_path: Path) -> None:
     assert err.splitlines()[-1] == "losa: error: terminated; run the same command again to go on"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 75, marks=pytest.mark.slow)],
+)
 def test_a_signal_during_training_is_its_exit_code_and_the_run_goes_on_from_there(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

@@ -30,7 +30,7 @@ class SideOptions:
             is unknown.
     """
 
-    rank: int = 16
+    rank: int = 32
     token_rank: int | None = None
     order: Order = "channel-token"
     residual: Residual = "refine"

@@ -17,7 +17,7 @@ from losa import cli
 from tests.benchmarks.conftest import Published
 from tests.benchmarks.test_motion import blobs
 
-pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib", reason="the extra report is not installed")
 COUNTS = {"train": 24, "test": 12}
 TRIALS = (
     ("losa, space and time", "all tokens", ()),

@@ -12,7 +12,7 @@ from PIL import Image
 from benchmarks.motion import write_clip
 from benchmarks.motionplot import Prediction, picture, read_frames
 
-pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib", reason="the extra report is not installed")
 
 
 @pytest.fixture

@@ -241,8 +241,8 @@ def _colours(raw: np.ndarray) -> Picture:
 def _position(video: Any) -> int:
     """Frames that a reader has counted since the beginning of its file."""
     # decord has no public name for it.
-    ask = decord.video_reader._CAPI_VideoReaderGetCurrentPosition  # noqa: SLF001 (as above)
-    return int(ask(video._handle))  # noqa: SLF001 (as above)
+    ask = decord.video_reader._CAPI_VideoReaderGetCurrentPosition  # noqa: SLF001 -- see above
+    return int(ask(video._handle))  # noqa: SLF001 -- see above
 
 
 def _digest(picture: Picture) -> bytes:
