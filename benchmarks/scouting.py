@@ -69,8 +69,8 @@ class Outcome:
 
     @property
     def behind(self) -> float:
-        """By how much the advised taps are worse."""
-        return self.every.mean - self.advised.mean
+        """By how much the advised taps are worse; sums of decimal shares are rounded off."""
+        return round(self.every.mean - self.advised.mean, 9)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, with the targets that were hit."""

@@ -13,7 +13,16 @@ from typing import Final
 
 import torch
 
-from losa.errors import ResourceError
+from losa.errors import (
+    InputError,
+    LockedError,
+    LosaError,
+    MismatchError,
+    ResourceError,
+    SkippedError,
+    StoreError,
+    UsageError,
+)
 from losa.interrupt import StopRequest
 from losa.sweep.worker import Member
 
@@ -74,6 +83,8 @@ class Processes:
         """Run them to their ends; ``look`` is asked now and then how much is done.
 
         Raises:
+            LosaError: some ended with errors, which they have told; with their exit code where
+                they agree on one of losa's, else a ``ResourceError``.
             ResourceError: they were killed again and again.
             KeyboardInterrupt: Ctrl-C, after they have ended.
             SystemExit: told to end, and they have; with code 75.
@@ -87,7 +98,9 @@ class Processes:
                 self._end(signal.SIGTERM)
         if self._codes:
             what = f"processes ended with exit code {', '.join(map(str, sorted(set(self._codes))))}"
-            raise ResourceError("--workers", what, "mend what their errors say, and run it again")
+            raise _error_of(self._codes)(
+                "--workers", what, "mend what their errors say, and run it again"
+            )
 
     def _start(self, number: int) -> None:
         environment = environment_of(Member(number, self._count), devices=self._devices)
@@ -130,3 +143,10 @@ class Processes:
         for process in self._running.values():
             process.wait()
         self._running.clear()
+
+
+def _error_of(codes: Sequence[int]) -> type[LosaError]:
+    """The kind of error that all exit codes stand for, where there is one."""
+    kinds = (UsageError, InputError, StoreError, MismatchError, LockedError, SkippedError)
+    found = [kind for kind in kinds if {kind.exit_code} == set(codes)]
+    return found[0] if found else ResourceError

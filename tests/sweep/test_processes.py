@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from losa.errors import ResourceError
+from losa.errors import LockedError, LosaError, ResourceError, StoreError
 from losa.interrupt import PREEMPTED
 from losa.sweep.processes import (
     MEMBER,
@@ -98,6 +98,18 @@ def test_an_error_of_one_is_told_once_the_others_have_ended(tmp_path: Path) -> N
     with pytest.raises(ResourceError, match="exit code 6"):
         running(script).run(never)
     assert (tmp_path / "done").exists()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kind"),
+    [(4, 4, StoreError), (0, 7, LockedError), (4, 7, ResourceError), (1, 1, ResourceError)],
+)
+def test_what_all_of_them_end_with_is_what_the_command_ends_with(
+    first: int, second: int, kind: type[LosaError]
+) -> None:
+    with pytest.raises(LosaError) as caught:
+        running(f"sys.exit({first} if me[0] == '0' else {second})").run(never)
+    assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
