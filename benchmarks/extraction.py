@@ -9,8 +9,12 @@ imports, building the backbone and listing the data set; calibration is measured
 rows are at most 512 whatever the data set has. The bare forward is the same backbone object under
 ``no_grad`` with the same taps, on the very batches, padding included, decoded and held in memory.
 Both take turns; what the processors worked (``cpu``, of all processes) is noted beside wall time.
+``--video``: clips of H.264 through an image transformer frame by frame, decoded beforehand, once:
+the extraction is given copies of their pixels from memory, so that decoding is outside the clock;
+what it took of the processors is told beside (``decode``: its share of decoding and extraction).
 Memory: whole ``extract`` commands on few and on ten times as many images, watched from outside.
-Ratio against: the bare forward (target <= 1.05 with ViT-S/14 at 224 px, <= 1.15 with a tiny ViT).
+Ratio against: the bare forward (target <= 1.05 with ViT-S/14 at 224 px, <= 1.15 with a tiny ViT
+and of clips).
 The best rounds decide; medians and the rounds' own ratios (``paired``) stand beside them.
 """
 
@@ -21,7 +25,7 @@ import os
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,16 +36,20 @@ from benchmarks import memory, rounds
 from benchmarks.record import note, publish
 from benchmarks.stores import BATCH, scratch
 from losa.config import ExtractConfig
-from losa.extract.decode import DecodePool
+from losa.extract.decode import DecodedBatch, DecodePool
 from losa.extract.extraction import Extraction
+from losa.extract.media import Media
 from losa.extract.planning import calibrated, gather_inputs, wanted_plan
 from losa.extract.rows import RowSource
+from losa.extract.transforms import Preprocessing
 from losa.store import Plan, create_store, open_store
 from losa.store.claims import ShardTask
 
 MOST: Final = {"vit_small_patch14_dinov2": 1.05, "vit_tiny_patch16_224": 1.15}
 """What M4 may be, by timm name."""
 
+MOST_OF_CLIPS: Final = 1.15
+VIDEO: Final = "vit_small_patch14_dinov2"
 BARE, LOSA = "bare forward", "extraction"
 IMAGE_SIDES: Final = (200, 320)
 MORE: Final = 10
@@ -50,9 +58,11 @@ MORE: Final = 10
 def main(argv: list[str]) -> int:
     """Measure, print a table, and publish ``results/extraction.json``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks extraction")
-    parser.add_argument("--models", default=",".join(MOST), help="timm names, by commas")
-    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--models", help="timm names, by commas")
+    parser.add_argument("--images", type=int, default=256, help="or clips")
     parser.add_argument("--img-size", type=int, default=224)
+    parser.add_argument("--video", action="store_true", help="clips, and no memory")
+    parser.add_argument("--frames", type=int, default=8, help="of a clip")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", default="auto", help="decode processes")
     parser.add_argument("--compile", action="store_true", help="compile the forward, on both sides")
@@ -60,15 +70,17 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--dir", type=Path, default=None, help="where images and stores are put")
     options = parser.parse_args(argv)
     found: dict[str, Any] = {"threads": torch.get_num_threads(), "models": {}}
+    usual = VIDEO if options.video else ",".join(MOST)
     with scratch(options.dir) as folder:
-        draw(folder / "pictures", options.images)
-        for model in options.models.split(","):
+        (draw_clips if options.video else draw)(folder / "pictures", options.images)
+        for model in (options.models or usual).split(","):
             config = config_of(model, folder, options).model_copy(update={"device": "cpu"})
             target = MOST.get(model, MOST["vit_small_patch14_dinov2"])
+            target = MOST_OF_CLIPS if options.video else target
             found["models"][model] = measured(config, options.rounds, target)
-        if options.memory_images:
+        if options.memory_images and not options.video:
             found["memory"] = memory_growth(folder, options.memory_images)
-    publish("extraction", argv, found)
+    publish("extraction_video" if options.video else "extraction", argv, found)
     return 0
 
 
@@ -82,7 +94,21 @@ def config_of(model: str, folder: Path, options: argparse.Namespace) -> ExtractC
         img_size=options.img_size,
         num_workers=options.workers,
         compile=options.compile,
+        frames=options.frames if options.video else None,
     )
+
+
+def draw_clips(folder: Path, count: int) -> None:
+    """Clips of H.264 in one class: smooth noise that moves."""
+    from benchmarks.motion import FRAMES, SIDE, write_clip
+
+    generator = np.random.default_rng(0)
+    (folder / "train" / "a").mkdir(parents=True)
+    for number in range(count):
+        coarse = generator.integers(0, 256, (SIDE // 8, SIDE // 8, 3), np.uint8)
+        still = coarse.repeat(8, axis=0).repeat(8, axis=1)
+        frames = np.stack([np.roll(still, 2 * time, axis=1) for time in range(FRAMES)])
+        write_clip(folder / "train" / "a" / f"{number}.mp4", frames)
 
 
 def draw(folder: Path, count: int) -> None:
@@ -100,6 +126,22 @@ def draw(folder: Path, count: int) -> None:
         Image.fromarray(pixels).save(folder / "train" / "a" / f"{number}.jpg", quality=90)
 
 
+class Held(DecodePool):
+    """Gives what was decoded before, batch by batch: all that is left of decoding is a copy."""
+
+    def __init__(self, rules: Preprocessing, pixels: Sequence[torch.Tensor]) -> None:
+        super().__init__(rules, workers=0)
+        self._pixels = pixels
+
+    def batches(
+        self, groups: Iterable[Sequence[Path | Media]], *, pad_to: int
+    ) -> Iterator[DecodedBatch]:
+        """The batches in their order, whose rows are those of ``groups``."""
+        for _, pixels in zip(groups, self._pixels, strict=True):
+            assert len(pixels) == pad_to
+            yield DecodedBatch(pixels.numpy().copy(), ())
+
+
 class Contest:
     """One extraction and the forward in it, each of which can be run again and again."""
 
@@ -109,7 +151,12 @@ class Contest:
         wanted = wanted_plan(self._inputs)
         self._statistics = Extraction(self._inputs, config.store, wanted).calibrate()
         self.plan: Plan = calibrated(wanted, self._statistics)
-        self._batches = self._decoded()
+        rules = self._inputs.backbone.preprocessing
+        began = time.process_time()
+        # Of clips in this process, where the seconds of the processors can be counted.
+        self._batches = self._decoded(workers=1 if rules.clip is None else 0)
+        self.decode_seconds = time.process_time() - began
+        self._held = None if rules.clip is None else Held(rules, self._batches)
         self.cpu: dict[str, list[float]] = {BARE: [], LOSA: []}
         self.bare()
 
@@ -132,7 +179,7 @@ class Contest:
         place, dtype = self._inputs.config.store, self.plan.spec.dtype
         create_store(place, self.plan, self._inputs.dataset.splits, self._statistics.arrays(dtype))
         extraction = Extraction(self._inputs, place, self.plan)
-        extraction.write()
+        extraction.write(pool=self._held)
         extraction.seal()
 
     def calibrate(self) -> float:
@@ -150,11 +197,11 @@ class Contest:
         self.cpu[name].append(sum(os.times()[:4]) - sum(worked[:4]))
         return seconds
 
-    def _decoded(self) -> list[torch.Tensor]:
+    def _decoded(self, *, workers: int) -> list[torch.Tensor]:
         """Pixels of every batch of the store, on the device."""
         tasks = [ShardTask(name, 0, 0, split.rows) for name, split in self.plan.splits.items()]
         source = RowSource(self._inputs.dataset, self.plan, "fail")
-        with DecodePool(self._inputs.backbone.preprocessing, workers=1) as pool:
+        with DecodePool(self._inputs.backbone.preprocessing, workers=workers) as pool:
             batches = source.batches(pool, tasks)
             return [torch.from_numpy(each.decoded.pixels).to(self._device) for each in batches]
 
@@ -173,7 +220,13 @@ def measured(config: ExtractConfig, count: int, target: float) -> dict[str, Any]
     note(f"cost: {cost['best']:.3f} ({others}), target {target:g}: {rounds.outcome(hit=hit)}")
     worked = costs(contest.cpu)
     note(f"    cpu {worked['best']:.3f} (median {worked['median']:.3f})")
-    return {
+    decode: dict[str, Any] = {}
+    if config.frames is not None:
+        spent = contest.decode_seconds
+        share = spent / (spent + statistics.median(contest.cpu[LOSA]))
+        note(f"decoding: {spent:.2f} s of the processors, {100 * share:.1f} % with the extraction")
+        decode = {"decode": {"cpu_seconds": round(spent, 3), "share": round(share, 4)}}
+    return decode | {
         "rows": rows,
         "batch_size": contest.plan.numerics.batch_size,
         "seconds": seconds,

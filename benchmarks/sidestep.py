@@ -17,6 +17,7 @@ import torch.nn.functional as F  # noqa: N812 -- the name everybody reads
 from torch import Tensor, nn
 
 from losa.adapt.adaptor import LoSA
+from losa.adapt.options import SideOptions
 from losa.features import FeatureSpec, StoreDtype, TokenGrid
 from losa.precision import EncodedPlanes, decode, encode
 
@@ -33,18 +34,22 @@ Logits = Callable[[EncodedPlanes], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Taps, tokens, channels, batch, and the rank of both bottlenecks."""
+    """Taps, tokens, channels, batch, rank of all bottlenecks, and time steps of a clip."""
 
     taps: int
     tokens: int
     channels: int
     batch: int
     rank: int = 8
+    steps: int = 1
 
     @property
     def spec(self) -> FeatureSpec:
-        """A spec of that shape with one prefix token."""
+        """A spec of that shape with one prefix token, of a clip with one a step."""
         grid = TokenGrid(1, self.tokens - 1, prefix=1)
+        if self.steps > 1:
+            places = self.tokens // self.steps - 1
+            grid = TokenGrid(1, places, self.steps, self.steps, is_prefix_per_step=True)
         return FeatureSpec("random", tuple(range(self.taps)), grid, self.channels)
 
     @property
@@ -95,10 +100,14 @@ def batch_of(shape: Shape, dtype: StoreDtype, device: torch.device) -> EncodedPl
     )
 
 
-def network(shape: Shape, device: torch.device) -> LoSA:
-    """A side network that standardises; the same weights at every call."""
+def network(shape: Shape, device: torch.device, *, is_joint: bool = False) -> LoSA:
+    """A side network that standardises; the same weights at every call.
+
+    ``is_joint``: of clips too all tokens are mixed at once.
+    """
     torch.manual_seed(0)
-    adaptor = LoSA(shape.spec, shape.rank, CLASSES)
+    options = SideOptions(token_mixing="joint" if is_joint else "auto")
+    adaptor = LoSA(shape.spec, shape.rank, CLASSES, options=options)
     statistics = torch.randn(shape.taps, shape.channels), torch.rand(shape.taps, shape.channels)
     adaptor.standardise.load(statistics[0] * 0.1, statistics[1] + 0.5)
     for weight in adaptor.parameters():

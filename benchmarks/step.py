@@ -7,6 +7,8 @@ Method: one batch of random planes, as a store of each dtype holds them, in memo
 interleaved, and a round is some steps of each. The plain module decodes the batch first. The floor
 is the larger of two times that are measured in the same rounds: a copy of the stored planes (read
 once forward, once backward), and the fewest FLOPs at the rate of a large GEMM.
+``--video``: a clip's planes, in the same way: space and time mixed apart, plainly and in one
+stream, beside a network that mixes all tokens at once. No target: it tells what mixing apart costs.
 Ratio against: the plain module (target >= 3), the floor (target <= 4), and bytes kept against the
 low-rank hidden units (target <= 1.5).
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -50,6 +53,8 @@ CASES: Final[tuple[tuple[str, StoreDtype], ...]] = (
     ("4x65x384", "float16"),
     ("4x257x1408", "float16"),
 )
+CLIPS: Final = Shape(4, 16 * 65, 384, 32, rank=16, steps=16)
+JOINT: Final = "all tokens at once"
 PLAIN: Final = "plain eager"
 COMPILED: Final = "plain, torch.compile"
 FUSED: Final = "losa"
@@ -70,8 +75,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--only", type=int, default=len(CASES), help="how many of the cases")
+    parser.add_argument("--video", action="store_true", help="of a clip's planes")
+    parser.add_argument("--batch", type=int, default=CLIPS.batch, help="of --video")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
+    if options.video:
+        found = measured_clips(replace(CLIPS, batch=options.batch), options)
+        publish("step_video", argv, {"threads": options.threads, **found})
+        return 0
     cases: dict[str, Any] = {}
     for name, dtype in CASES[: options.only]:
         note(f"{name} {dtype}, batches of {SHAPES[name].batch}, rank {SHAPES[name].rank}")
@@ -81,6 +92,31 @@ def main(argv: list[str]) -> int:
     hits = next(iter(cases.values()))["hits"]
     publish("step", argv, {"threads": options.threads, "cases": cases, "hits": hits})
     return 0
+
+
+def measured_clips(shape: Shape, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds, kept bytes and profiles of the ways to mix a clip."""
+    cpu = torch.device("cpu")
+    planes = batch_of(shape, "float16", cpu)
+    steps = contenders(shape, planes, is_compiled=False)
+    check(steps)
+    joint = network(shape, cpu, is_joint=True)
+    steps[JOINT] = Step(joint, joint, planes)
+    kept = {name: step.saved_bytes() for name, step in steps.items()}
+    runs = {name: partial(seconds, run, options.repeats, cpu) for name, run in steps.items()}
+    for warm_up in runs.values():
+        warm_up()
+    times = rounds.in_turns(runs, options.rounds)
+    rows = rounds.table(times, planes.raw.nbytes)
+    ratios = {
+        "faster": rounds.ratio(times, PLAIN, FUSED),
+        "of_joint": rounds.ratio(times, FUSED, JOINT),
+        "plain_of_joint": rounds.ratio(times, PLAIN, JOINT),
+    }
+    for name, ratio in ratios.items():
+        note(f"{name}: {ratio['best']:.2f}")
+    profiles = {name: profile(steps[name]) for name in (PLAIN, FUSED)}
+    return {"seconds": rows, "ratios": ratios, "kept_bytes": kept, "profiles": profiles}
 
 
 def measured(

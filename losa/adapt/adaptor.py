@@ -24,6 +24,7 @@ from losa.adapt.mixer import (
 )
 from losa.adapt.options import SideOptions
 from losa.adapt.standardise import Standardise, checked_planes
+from losa.adapt.streamed import Pair, StreamForm, streamed
 from losa.errors import UsageError
 from losa.features import FeatureSpec
 from losa.precision import EncodedPlanes
@@ -98,29 +99,32 @@ class LoSA(Adaptor):
         made = 1 if self.options.share_mixers else taps
         self.mixers = nn.ModuleList(self._new_mixer(tokens, channels) for _ in range(made))
         self.head = Head(self.pool.vectors * channels, num_classes)
-        if not self.is_factorised:
-            # Pooling is linear in the tokens: what it makes of the identity is its matrix.
-            matrix = self.pool(torch.eye(tokens)[None]).view(self.pool.vectors, tokens)
-            self.register_buffer("pooling", matrix, persistent=False)
+        # Pooling is linear in the tokens: what it makes of the identity is its matrix.
+        matrix = self.pool(torch.eye(tokens)[None]).view(self.pool.vectors, tokens)
+        self.register_buffer("pooling", matrix, persistent=False)
 
     def forward(self, planes: Iterable[Float[Tensor, "b l d"]]) -> Float[Tensor, "b y"]:
         """Logits of one batch.
 
-        Unless mixers normalise or mix space and time apart, or refining starts at the first plane,
-        planes are read where they lie, in whichever dtype, and none is copied as a whole; see
-        :mod:`losa.adapt.fused`. Otherwise :meth:`plain` does it.
+        Unless mixers normalise, planes are read where they lie, in whichever dtype, and none is
+        copied as a whole: see :mod:`losa.adapt.fused`, and :mod:`losa.adapt.streamed` where space
+        and time are mixed apart. Otherwise :meth:`plain` does it, as where a joint network starts
+        at the first plane, or one of the latter kind has dropout or autocast.
 
         Raises:
             MismatchError: the planes are not the spec's.
         """
         encoded = planes if isinstance(planes, EncodedPlanes) else None
-        if self.is_factorised or self.options.mixer_norm or self.options.starts_at_first:
+        if self._is_plain:
             return self.plain(planes)
         found = checked_planes(planes if encoded is None else encoded.values, self.spec)
         if torch.is_grad_enabled() and any(plane.requires_grad for plane in found):
             return self.plain(found)
         compute = _product_dtype(self.standardise.mean)
         folded = self.standardise.folded(found, encoded, compute)
+        if self.is_factorised:
+            rows = streamed(folded, *self._stream())
+            return self.of_pooled(rows.transpose(0, 1))
         return self.of_pooled(pooled(folded, self.form(), self.weights()))
 
     @property
@@ -182,6 +186,22 @@ class LoSA(Adaptor):
     def is_factorised(self) -> bool:
         """Whether space and time are mixed apart, or one of them alone."""
         return self.token_mixing != "joint"
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether no faster form computes this network here."""
+        if not self.is_factorised:
+            return self.options.mixer_norm or self.options.starts_at_first
+        has_dropout = self.training and self.options.dropout > 0
+        is_cast = torch.is_autocast_enabled(self.standardise.mean.device.type)
+        return self.options.mixer_norm or has_dropout or is_cast
+
+    def _stream(self) -> tuple[StreamForm, list[Pair]]:
+        """The network as one stream through all branches."""
+        mixers = [mixer for mixer in self._by_tap() if isinstance(mixer, FactorisedMixer)]
+        kind = self.options.residual, self.options.starts_at_first
+        form = StreamForm(self.spec.grid, mixers[0].axes, *kind, self.pooling)
+        return form, [pair for mixer in mixers for pair in mixer.weights]
 
     def _new_mixer(self, tokens: int, channels: int) -> Mixer | FactorisedMixer:
         chosen = self.options

@@ -8,12 +8,12 @@ numbers alone, which a run seeds at every step: a resume draws what was drawn.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from losa.adapt.options import SideOptions
@@ -22,6 +22,13 @@ from losa.features import TokenGrid
 from losa.precision import EncodedPlanes
 
 Planes = EncodedPlanes | Iterable[Tensor]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Taken:
+    """Planes of which a window has taken its steps already."""
+
+    planes: Float[Tensor, "k b l d"]
 
 
 class ClipWindow:
@@ -89,6 +96,8 @@ class ClipWindow:
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Replace the planes that a module is given: torch's hook before a forward."""
         planes, *others = args
+        if isinstance(planes, Taken):
+            return planes.planes, *others
         return self.taken(planes, is_drawn=module.training), *others
 
     def taken(self, planes: Planes, *, is_drawn: bool) -> EncodedPlanes | Iterator[Tensor]:
@@ -99,15 +108,7 @@ class ClipWindow:
         """
         if not isinstance(planes, EncodedPlanes):
             return self._each_taken(planes, is_drawn=is_drawn)
-        index = self._index(planes.raw[0], is_drawn=is_drawn)
-        scales = planes.token_scales
-        return replace(
-            planes,
-            raw=torch.stack([_rows(plane, index) for plane in planes.raw]),
-            token_scales=None
-            if scales is None
-            else torch.stack([_rows(each, index) for each in scales]),
-        )
+        return _rows_of(planes, self._index(planes.raw[0], is_drawn=is_drawn))
 
     def _each_taken(self, planes: Iterable[Tensor], *, is_drawn: bool) -> Iterator[Tensor]:
         index = None
@@ -116,8 +117,36 @@ class ClipWindow:
             index = self._index(plane, is_drawn=is_drawn) if index is None else index
             yield _rows(plane, index)
 
+    def blended(
+        self, planes: EncodedPlanes, others: Int64[Tensor, "b"], share: float
+    ) -> Float[Tensor, "k b l d"]:
+        """Drawn steps of ``share`` of every sample and of the same steps of another one.
+
+        Raises:
+            MismatchError: a plane has other tokens than the grid.
+        """
+        tokens = self._drawn_tokens(planes.raw[0], is_drawn=True).to(others.device)
+        own, their = (
+            _rows_of(planes, _placed(tokens, samples, self._whole.num_tokens)).decoded()
+            for samples in (torch.arange(len(others), device=others.device), others)
+        )
+        return torch.lerp(their, own, share)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether two windows have fewer steps than the clip."""
+        return 2 * self._frames < self._whole.time
+
     def _index(self, plane: Shaped[Tensor, "b l d"], *, is_drawn: bool) -> Int64[Tensor, "b ..."]:
         """Places of the tokens among those of all samples of a batch."""
+        tokens = self._drawn_tokens(plane, is_drawn=is_drawn)
+        samples = torch.arange(len(plane), device=plane.device)
+        return _placed(tokens, samples, self._whole.num_tokens)
+
+    def _drawn_tokens(
+        self, plane: Shaped[Tensor, "b l d"], *, is_drawn: bool
+    ) -> Int64[Tensor, "b ..."]:
+        """The tokens of each sample that are seen, on the plane's device."""
         batch, tokens, _ = plane.shape
         if tokens != self._whole.num_tokens:
             raise MismatchError(
@@ -126,11 +155,31 @@ class ClipWindow:
                 "use features of the run's kind",
             )
         steps = self.drawn(batch) if is_drawn else torch.tensor(self.middle).expand(batch, -1)
-        found = self.tokens(steps) + torch.arange(batch, device="cpu")[:, None] * tokens
+        found = self.tokens(steps)
         if plane.device.type != "cuda":
             return found.to(plane.device)
         # From pinned memory, or else the host would wait for the device.
         return found.pin_memory().to(plane.device, non_blocking=True)
+
+
+def blended(
+    module: nn.Module,
+    planes: Float[Tensor, "k b l d"] | EncodedPlanes,
+    others: Int64[Tensor, "b"],
+    share: float,
+) -> Float[Tensor, "k b l d"] | Taken:
+    """``share`` of every sample with the rest of another: what mixup lets a network see.
+
+    Of clips of which the network sees a short window, nothing but that is decoded.
+
+    Source: mixup (arXiv 1710.09412), section 2.
+    """
+    window = getattr(module, "window", None)
+    if isinstance(planes, EncodedPlanes):
+        if isinstance(window, ClipWindow) and window.is_short:
+            return Taken(window.blended(planes, others, share))
+        planes = planes.decoded()
+    return torch.lerp(planes[:, others], planes, share)
 
 
 def window_of(grid: TokenGrid, options: SideOptions) -> ClipWindow | None:
@@ -153,3 +202,18 @@ def _rows(plane: Shaped[Tensor, "b ..."], index: Int64[Tensor, "b l"]) -> Tensor
     """Tokens of a plane, or of its scales, by their places; whole rows are copied."""
     found = plane.flatten(0, 1).index_select(0, index.flatten())
     return found.view(*index.shape, *plane.shape[2:])
+
+
+def _rows_of(planes: EncodedPlanes, index: Int64[Tensor, "b l"]) -> EncodedPlanes:
+    """Tokens of encoded planes by their places, with their scales."""
+    scales = planes.token_scales
+    taken = None if scales is None else torch.stack([_rows(each, index) for each in scales])
+    raw = torch.stack([_rows(plane, index) for plane in planes.raw])
+    return replace(planes, raw=raw, token_scales=taken)
+
+
+def _placed(
+    tokens: Int64[Tensor, "b l"], samples: Int64[Tensor, "b"], count: int
+) -> Int64[Tensor, "b l"]:
+    """Where tokens of some samples lie among all tokens of a batch."""
+    return tokens + samples[:, None] * count

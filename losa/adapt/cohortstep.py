@@ -2,8 +2,9 @@
 
 LoSA trials that see the same bases are a group: of each piece of a plane, while it is in cache, all
 their down-projections are one product along the channels and one along the tokens, whatever their
-ranks (:func:`losa.adapt.folding.down_all`). What follows is low-rank, a trial's own, and small
-enough to stay in cache: it is done trial by trial, on a CPU by as many threads as there are cores.
+ranks (:func:`losa.adapt.folding.down_all`). What follows is low-rank, a trial's own, and small:
+it is done trial by trial, on a CPU by as many threads as there are cores, for many trials before
+anything is done with all threads.
 A trial's numbers go through the same kernels as alone, so that it takes the same steps to the bit.
 
 All other trials share the batch: other adaptors, mixup, mixers that normalise, that are one for all
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -30,6 +31,9 @@ from losa.adapt.fused import Kept, Stream, Weights, kept_units, own_gradients
 from losa.adapt.trial import Position, Trial, seed_generators
 from losa.features import FeatureSpec
 from losa.precision import EncodedPlanes
+
+ROOM: Final = 2**28
+"""Bytes of hidden units that are kept between a forward and its backward, of a few trials."""
 
 
 class _Bases(NamedTuple):
@@ -110,16 +114,15 @@ class CohortStep:
             module.train()
         lanes, folded = self._lanes(group, planes)
         losses, own = [], []
-        # As many at once as there are threads: what one has computed is still in cache.
-        for few in _few(lanes, self._crew.count):
-            streams = [lane.stream(_masks(lane, position)) for lane in few]
-            refined = self._crew.each(_refined_by, list(zip(few, streams, strict=True)))
+        for few in _few(lanes, self._at_once(lanes)):
+            kept = [_masks(lane, position) for lane in few]
+            found = self._crew.each(_refined_by, list(zip(few, kept, strict=True)))
             # Heads, losses and optimisers with all threads, as alone: on the number of threads
             # the rounding of some of their sums depends.
-            for lane, rows in zip(few, refined, strict=True):
+            for lane, (_, rows) in zip(few, found, strict=True):
                 loss = _loss(lane, rows.requires_grad_(), labels)
                 losses.append(lane.trial.backward(loss))
-            own += self._crew.each(_own_gradients, list(zip(streams, refined, strict=True)))
+            own += self._crew.each(_own_gradients, found)
         residual = lanes[0].module.options.residual
         of_planes = down_gradients_all(folded, residual, [along for _, along in own])
         for lane, loss, (of_weights, _), along in zip(lanes, losses, own, of_planes, strict=True):
@@ -127,6 +130,18 @@ class CohortStep:
             of_weights.token_down.add_(along.tokens)
             lane.module.set_gradients(of_weights)
             lane.trial.finish(loss, position)
+
+    def _at_once(self, lanes: Sequence[_Lane]) -> int:
+        """How many trials go through their algebra before anything is done with all threads.
+
+        Many: torch's own threads spin for milliseconds after each of their products, on the cores
+        that the crew is to have. But what they have computed is kept until they go back.
+        """
+        if self._crew.count == 1:
+            return 1
+        products = [lane.products for lane in lanes]
+        largest = max(each.channels.nbytes + each.tokens.nbytes for each in products)
+        return max(self._crew.count, ROOM // largest)
 
     def _lanes(
         self, group: Sequence[tuple[Trial, LoSA]], planes: EncodedPlanes
@@ -205,10 +220,11 @@ def _refined(lane: _Lane) -> Float[Tensor, "... b d"]:
         return lane.stream().refine(lane.base.clone())
 
 
-def _refined_by(job: tuple[_Lane, Stream]) -> Float[Tensor, "... b d"]:
-    lane, stream = job
+def _refined_by(job: tuple[_Lane, Kept]) -> tuple[Stream, Float[Tensor, "... b d"]]:
+    lane, kept = job
     with torch.no_grad():
-        return stream.refine(lane.base.clone())
+        stream = lane.stream(kept)
+        return stream, stream.refine(lane.base.clone())
 
 
 def _own_gradients(job: tuple[Stream, Float[Tensor, "... b d"]]) -> tuple[Weights, Along]:

@@ -85,7 +85,7 @@ def pieces(planes: FoldedPlanes, residual: Residual) -> Iterator[Piece]:
     with strides that caches do not foresee.
     """
     batch, *shape = planes.values[0].shape
-    count = _samples_of_piece(planes, batch)
+    count = samples_of_piece(planes, batch)
     kind = planes.compute if is_folded(residual) else planes.gain.dtype
     room = torch.empty(2, count, *shape, dtype=kind, device=planes.gain.device)
     for start in range(0, batch, count):
@@ -277,7 +277,8 @@ def _gain_and_shift(
     return torch.ones_like(planes.gain), torch.zeros_like(planes.shift)
 
 
-def _samples_of_piece(planes: FoldedPlanes, batch: int) -> int:
+def samples_of_piece(planes: FoldedPlanes, batch: int) -> int:
+    """How many samples of a batch are worked on at once: on a CPU as many as caches hold."""
     if planes.gain.device.type != "cpu":
         return batch
     _, tokens, channels = planes.values[0].shape

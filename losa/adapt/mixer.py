@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from losa.adapt.inplace import AlongChannels, AlongSpace, AlongTime, Axis, mixed
+from losa.adapt.streamed import Axis, Pair
 from losa.features import TokenGrid
 
 Order = Literal["channel-token", "token-channel"]
@@ -255,16 +255,6 @@ class FactorisedMixer(nn.Module):
                 branch.down.mul_(factor)
 
     def forward(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
-        """Mix along all axes in the chosen order.
-
-        Without norm, dropout and autocast a plane is copied once and updated where it lies.
-        """
-        is_plain = self.channel.norm or (self.training and self.channel.dropout > 0)
-        if is_plain or torch.is_autocast_enabled(x.device.type):
-            return self.plain(x)
-        return self.mixed(x)
-
-    def plain(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
         """Mix branch by branch, as the equations read; what lies between is computed twice.
 
         A plane of a clip is many times that of an image, and autograd would keep one a branch.
@@ -277,11 +267,15 @@ class FactorisedMixer(nn.Module):
         )
         return found
 
-    def mixed(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
-        """Mix in place; see :mod:`losa.adapt.inplace`."""
-        branches = self._branches()
-        weights = [(branch.down, branch.up) for branch in branches]
-        return mixed(x, [_axis(branch) for branch in branches], weights)
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """What its branches mix along, in their order."""
+        return tuple(_axis(branch) for branch in self._branches())
+
+    @property
+    def weights(self) -> list[Pair]:
+        """Down- and up-projections of its branches, in their order."""
+        return [(branch.down, branch.up) for branch in self._branches()]
 
     def _added(self, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
         for branch in self._branches():
@@ -297,8 +291,8 @@ class FactorisedMixer(nn.Module):
 
 def _axis(branch: ChannelMixing | SpaceMixing | TimeMixing) -> Axis:
     if isinstance(branch, ChannelMixing):
-        return AlongChannels()
-    return AlongSpace(branch.grid) if isinstance(branch, SpaceMixing) else AlongTime(branch.grid)
+        return "channel"
+    return "space" if isinstance(branch, SpaceMixing) else "time"
 
 
 def _down_each(down: Float[Tensor, "r s"], x: Float[Tensor, "b t s d"]) -> Float[Tensor, "b t r d"]:

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from losa.adapt import optim
+from losa.adapt.clipwindow import Taken, blended
 from losa.adapt.ema import WeightAverage
 from losa.adapt.objective import ClassObjective, Metrics, Mixing, Objective
 from losa.adapt.snapshot import Snapshot
@@ -258,14 +259,13 @@ class Trial:
         seed: int,
     ) -> Float[Tensor, ""]:
         mixing = None
+        seen: Float[Tensor, "k b l d"] | EncodedPlanes | Taken = planes
         if self.config.mixup:
             share, partner = _mixing(self.config.mixup, len(labels), seed)
             mixing = Mixing(share, moved(partner, labels.device))
-            if isinstance(planes, EncodedPlanes):
-                planes = planes.decoded()
-            planes = torch.lerp(planes[:, mixing.others], planes, share)
+            seen = blended(self.module, planes, mixing.others, share)
         with self.compute.autocast():
-            logits = self.module(planes)
+            logits = self.module(seen)
         return self.objective.loss(logits.float(), labels, mixing)
 
 

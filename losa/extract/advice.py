@@ -10,12 +10,14 @@ from typing import Any, Final
 from losa.errors import UsageError
 from losa.extract.costing import Bill, Counts, Rates, bill, epoch_seconds
 from losa.extract.known import Profile, Setting
-from losa.features import ITEM_BYTES, StoreDtype
+from losa.features import ITEM_BYTES, FeatureSpec, StoreDtype
 
 MARGIN: Final = 1.02
 """A budget holds this much more than the features: indexes, tables and commit records."""
 
 MOST_ADVICE: Final = 6
+LARGE: Final = 10**12
+"""Bytes beyond which smaller settings are named though nobody said how much room there is."""
 _FEW_TAPS: Final = 4
 _UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
 _SIZE: Final = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
@@ -103,6 +105,22 @@ def fitting(
     return found[:MOST_ADVICE]
 
 
+def smaller(profile: Profile, asked: Setting, counts: Counts, rates: Rates) -> list[Option]:
+    """The usual settings that keep less than the one asked for, those that keep most first.
+
+    For where no budget is known. None keeps more taps, tokens or bytes a value.
+    """
+    whole, most = bill(profile, asked, counts, rates), profile.spec(asked)
+    found = []
+    for setting in policies(profile):
+        priced = bill(profile, setting, counts, rates)
+        is_smaller = priced.sample_bytes < whole.sample_bytes
+        if is_smaller and not priced.never_pays and _is_within(profile.spec(setting), most):
+            found.append(Option(setting, priced, priced.sample_bytes / whole.sample_bytes))
+    found.sort(key=lambda option: -option.share)
+    return found[:MOST_ADVICE]
+
+
 def suits(asked: Bill, room: int | None) -> bool:
     """Whether a setting fits, as far as is known, and reads faster than it is computed."""
     return not asked.never_pays and (room is None or asked.total_bytes * MARGIN <= room)
@@ -130,6 +148,8 @@ def verdict(asked: Bill, better: Sequence[Option], room: int | None) -> str:
     fits = "" if room is None else "it fits; "
     if asked.pays_after is None:
         todo = "use --probe" if room is not None else "use --probe, or --budget for what fits"
+        if better:
+            todo += "; the settings above keep less"
         return f"{fits}whether it pays is unknown without measured rates: {todo}"
     return f"{fits}cache it: it has paid after {asked.pays_after:.1f} epochs x trials"
 
@@ -144,8 +164,12 @@ def _below(profile: Profile, asked: Setting) -> Iterator[Setting]:
     dtypes = dict.fromkeys([asked.dtype, "int8"])
     most = profile.spec(asked)
     for setting in (Setting(a, b, c) for a in taps for b in tokens for c in dtypes):
-        spec = profile.spec(setting)
-        fewer = len(spec.taps) <= len(most.taps)
-        coarser = spec.grid.num_tokens <= most.grid.num_tokens
-        if fewer and coarser and ITEM_BYTES[spec.dtype] <= ITEM_BYTES[most.dtype]:
+        if _is_within(profile.spec(setting), most):
             yield setting
+
+
+def _is_within(spec: FeatureSpec, most: FeatureSpec) -> bool:
+    """Whether a setting keeps no more taps, tokens or bytes a value than another."""
+    fewer = len(spec.taps) <= len(most.taps)
+    coarser = spec.grid.num_tokens <= most.grid.num_tokens
+    return fewer and coarser and ITEM_BYTES[spec.dtype] <= ITEM_BYTES[most.dtype]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from losa.config import ExtractConfig
 from losa.errors import InputError, UsageError
-from losa.extract.advice import Option, fitting, policies, suits, verdict
+from losa.extract.advice import LARGE, Option, fitting, policies, smaller, suits, verdict
 from losa.extract.clips.asking import asked_clip
 from losa.extract.costing import Bill, Counts, Rates, bill
 from losa.extract.datasets import Dataset, load_dataset
@@ -30,6 +30,7 @@ class Estimate:
     """The bill of what was asked for, the usual settings beside it, and what to do.
 
     ``room`` is the budget, else what is free where the store would lie, if that was measured.
+    ``better`` are settings that fit it, or of something large the usual ones that keep less.
     """
 
     config: ExtractConfig
@@ -97,6 +98,8 @@ def estimate(
     better = []
     if room is not None and not suits(asked, room):
         better = fitting(profile, setting, counts, rates, room)
+    elif room is None and asked.total_bytes > LARGE:
+        better = smaller(profile, setting, counts, rates)
     return Estimate(
         config=config,
         profile=profile,

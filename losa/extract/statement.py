@@ -44,13 +44,14 @@ def policy_rows(found: Estimate) -> Rows:
 
 
 def room_line(found: Estimate) -> str:
-    """What the settings below it fit."""
-    assert found.room is not None
+    """What the settings below it fit, or why they are named."""
+    if found.room is None:
+        return "keep less, those that keep most first:"
     return f"fit {in_bytes(found.room)}, those that keep most first:"
 
 
 def better_rows(found: Estimate) -> Rows:
-    """The settings that fit the room there is, as rows under ``COLUMNS``."""
+    """The settings that fit the room there is or keep less, as rows under ``COLUMNS``."""
     return [_row(found, option.setting, option.bill) for option in found.better]
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -12,7 +11,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from losa.errors import ResourceError, UsageError
+from losa.errors import UsageError
+from losa.extract.frozen import Scaling, casting, compiling
 from losa.extract.known import Anatomy
 from losa.extract.transforms import Preprocessing
 from losa.features import FeatureSpec
@@ -63,15 +63,12 @@ class ViTBackbone:
     device: torch.device
     amp_dtype: torch.dtype | None
     is_compiled: bool = False
-    _mean: Tensor = field(init=False)
-    _std: Tensor = field(init=False)
+    _scaling: Scaling = field(init=False)
     _compiled: Any = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.model.requires_grad_(requires_grad=False).eval().to(self.device)
-        for name in ("mean", "std"):
-            values = torch.tensor(getattr(self.preprocessing, name), device=self.device)
-            object.__setattr__(self, f"_{name}", values.view(1, 3, 1, 1))
+        object.__setattr__(self, "_scaling", Scaling.on(self.device, self.preprocessing))
         if self.is_compiled:
             forward: Any = self.model.forward_intermediates
             # Batches of a store have one shape: nothing is to be gained by a dynamic one.
@@ -102,7 +99,7 @@ class ViTBackbone:
         # no_grad, not inference_mode: a side network may train on live planes.
         forward: Any = self._compiled or self.model.forward_intermediates
         has_prefix = bool(getattr(self.model, "num_prefix_tokens", 0))
-        with self._autocast(), compiling(is_compiled=self.is_compiled):
+        with casting(self.device, self.amp_dtype), compiling(is_compiled=self.is_compiled):
             found = forward(
                 self.normalise(pixels),
                 indices=list(self.spec.taps),
@@ -124,31 +121,4 @@ class ViTBackbone:
 
     def normalise(self, pixels: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
         """Pixels as the weights expect them, on the backbone's device."""
-        moved = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-        floats = moved.to(torch.float32, memory_format=torch.contiguous_format)
-        return floats.div_(255).sub_(self._mean).div_(self._std)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        """Autocast, where it was asked for."""
-        if self.amp_dtype is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.amp_dtype)
-
-
-@contextmanager
-def compiling(*, is_compiled: bool) -> Iterator[None]:
-    """Say of a compiler that fails what may be left away.
-
-    Raises:
-        ResourceError: it failed.
-    """
-    if not is_compiled:
-        yield
-        return
-    from torch._dynamo.exc import TorchDynamoException
-
-    try:
-        yield
-    except TorchDynamoException as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ResourceError("--compile", f"failed ({reason})", "leave it away") from None
+        return self._scaling(pixels)

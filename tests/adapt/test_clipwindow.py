@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from losa import precision
 from losa.adapt.adaptor import LoSA
-from losa.adapt.clipwindow import ClipWindow, window_of
+from losa.adapt.clipwindow import ClipWindow, blended, window_of
 from losa.adapt.options import SideOptions
 from losa.adapt.registry import ADAPTORS, build_adaptor
 from losa.errors import MismatchError, UsageError
@@ -134,3 +138,44 @@ def test_no_window_is_made_unless_it_is_asked_for() -> None:
     made = window_of(GRIDS[0], SideOptions(clip_frames=2, clip_stride=3))
     assert made is not None
     assert made.middle == (1, 4)
+
+
+@pytest.mark.parametrize("stride", [None, 2])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_mixup_of_a_window_has_the_values_of_whole_clips_and_decodes_fewer_rows(
+    grid: TokenGrid, stride: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(4)
+    options = SideOptions(clip_frames=2, clip_stride=stride)
+    adaptor = LoSA(FeatureSpec("tiny", (1, 3), grid, 8), 2, 3, options=options).train()
+    nn.init.normal_(adaptor.head.linear.weight)
+    raw = torch.randint(-127, 128, (2, 5, grid.num_tokens, 8), dtype=torch.int8)
+    scales, quantiser = torch.rand(2, 5, grid.num_tokens).half(), torch.rand(2, 2, 8)
+    encoded = EncodedPlanes(raw, "int8", (0, 0), scales, quantiser)
+    decoded: list[int] = []
+    decode = precision.decode
+
+    def counted(raw: torch.Tensor, *args: Any, **named: Any) -> torch.Tensor:
+        decoded.append(raw.shape[:3].numel())
+        return decode(raw, *args, **named)
+
+    monkeypatch.setattr(precision, "decode", counted)
+    found = []
+    for is_short in (True, False):
+        monkeypatch.setattr(ClipWindow, "is_short", is_short)
+        decoded.append(0)
+        torch.manual_seed(6)
+        seen = blended(adaptor, encoded, torch.tensor([3, 1, 0, 4, 2]), 0.3)
+        found.append((adaptor(seen), sum(decoded)))
+        decoded.clear()
+    (mine, rows), (whole, all_rows) = found
+    assert torch.equal(mine, whole)
+    assert all_rows == 2 * 5 * grid.num_tokens
+    assert rows == 2 * 5 * 2 * grid.with_time(2).num_tokens
+
+
+def test_two_windows_are_taken_before_mixup_only_where_they_are_shorter_than_the_clip() -> None:
+    grid = TokenGrid(1, 2, time=7)
+    assert [ClipWindow(grid, frames).is_short for frames in (1, 3, 4, 7)] == [
+        *(True, True, False, False)
+    ]

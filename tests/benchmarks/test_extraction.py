@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from benchmarks import extraction, gpu_extract, memory, record
+from losa.extract.transforms import Preprocessing
 from tests.benchmarks.conftest import Published
 
 ARGV = ["--models", "vit_tiny_patch16_224", "--images", "4", "--img-size", "32", "--rounds", "2"]
@@ -26,6 +27,28 @@ def test_an_extraction_is_measured_beside_its_bare_forward(
     assert found["cost"]["hit"] == (found["cost"]["best"] <= 1.15)
     assert found["rows"] == found["batch_size"] == found["calibration"]["rows"] == 4
     assert not any(path.name.startswith("losa-bench") for path in tmp_path.iterdir())
+
+
+def test_an_extraction_of_clips_is_measured_with_decoding_outside_the_clock(
+    published: Published, tmp_path: Path
+) -> None:
+    more = ["--video", "--frames", "2", "--dir", str(tmp_path)]
+    assert extraction.main([*ARGV, *more]) == 0
+    found = published("extraction_video")["models"]["vit_tiny_patch16_224"]
+    assert found["cost"]["target"] == 1.15
+    assert found["rows"] == 4
+    assert found["decode"]["cpu_seconds"] > 0
+    assert 0 < found["decode"]["share"] < 1
+
+
+def test_what_was_decoded_before_comes_back_as_copies_in_its_order() -> None:
+    half = (0.5, 0.5, 0.5)
+    rules = Preprocessing((2, 2), 1.0, "center", "bicubic", half, half)
+    pixels = [torch.full((2, 2, 2, 3), value, dtype=torch.uint8) for value in (1, 2)]
+    found = list(extraction.Held(rules, pixels).batches([[Path("a")], [Path("b")]], pad_to=2))
+    assert [int(batch.pixels.max()) for batch in found] == [1, 2]
+    found[0].pixels[:] = 9
+    assert int(pixels[0].max()) == 1
 
 
 def test_memory_is_that_of_a_tenth_and_of_all_the_images(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.paretocosts import LIVE, Costs, LiveNet, Peak, measured
+from benchmarks.paretocosts import LIVE, Costs, LiveNet, measured
 from losa.adapt.adaptor import LoSA
 from losa.config import ExtractConfig
 from losa.extract.backbones import BackboneRequest, build_backbone

@@ -30,6 +30,30 @@ def test_a_step_is_timed_against_the_plain_module_and_the_floor(
     assert document["hits"] == next(iter(document["cases"].values()))["hits"]
 
 
+def test_a_step_on_clips_is_timed_against_the_plain_module_and_mixing_at_once(
+    monkeypatch: pytest.MonkeyPatch, published: Published
+) -> None:
+    monkeypatch.setattr(step, "CLIPS", Shape(3, 4 * 5, 16, 8, rank=2, steps=4))
+    monkeypatch.setattr(step, "profile", lambda _: {})
+    threads = torch.get_num_threads()
+    assert step.main(["--video", "--batch", "2", "--rounds", "2", "--threads", "1"]) == 0
+    torch.set_num_threads(threads)
+    document = published("step_video")
+    best = {name: found["best"] for name, found in document["seconds"].items()}
+    assert set(best) == {step.PLAIN, step.FUSED, step.JOINT} == set(document["kept_bytes"])
+    assert document["ratios"]["of_joint"]["best"] == pytest.approx(
+        best[step.FUSED] / best[step.JOINT], rel=0.01
+    )
+
+
+def test_a_shape_of_clips_has_a_prefix_token_a_step() -> None:
+    shape = Shape(2, 4 * 5, 16, 2, steps=4)
+    assert shape.spec.shape == (2, 20, 16)
+    assert (shape.spec.grid.time, shape.spec.grid.step_prefix) == (4, 1)
+    assert network(shape, torch.device("cpu")).token_mixing == "factorised"
+    assert network(shape, torch.device("cpu"), is_joint=True).token_mixing == "joint"
+
+
 def test_the_floor_is_the_slower_of_products_and_memory() -> None:
     kept = {step.PLAIN: 10_000, step.FUSED: TOY.hidden_bytes * TOY.batch}
     flops = min(TOY.fused_flops(), TOY.plain_flops()) * TOY.batch

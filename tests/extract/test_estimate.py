@@ -92,6 +92,36 @@ def test_a_budget_brings_settings_that_fit_and_none_where_the_one_asked_for_does
     assert found.to_json()["advice"][0]["taps"] == found.better[0].setting.taps
 
 
+@pytest.mark.parametrize(("model", "dataset"), [("vivit_e", "k400"), ("vit_g", "inat2018")])
+def test_of_something_large_smaller_settings_are_named_without_a_budget(
+    tmp_path: Path, model: str, dataset: str
+) -> None:
+    found = priced(tmp_path, model=model, dataset=dataset, taps="all")
+    kept = [option.bill.total_bytes for option in found.better]
+    assert kept == sorted(kept, reverse=True)
+    assert 1 <= len(kept) <= 6
+    assert kept[0] < found.asked.total_bytes
+    settings = [option.setting for option in found.better]
+    assert "int8" in {setting.dtype for setting in settings}
+    assert "auto" in {setting.taps for setting in settings}
+    assert any(setting.tokens.startswith("pool:") for setting in settings)
+    assert found.verdict.endswith("or --budget for what fits; the settings above keep less")
+    assert len(found.to_json()["advice"]) == len(kept)
+
+
+def test_nothing_that_was_given_up_is_named_without_a_budget(tmp_path: Path) -> None:
+    found = priced(tmp_path, model="vivit_e", dataset="k400", store_dtype="int8")
+    assert found.better
+    assert {option.setting.dtype for option in found.better} == {"int8"}
+    assert "all" not in {option.setting.taps for option in found.better}
+
+
+def test_of_something_small_nothing_smaller_is_named(tmp_path: Path) -> None:
+    found = priced(tmp_path, dataset="vtab/dtd", model="vit_s")
+    assert (found.better, found.room) == ((), None)
+    assert "the settings above" not in found.verdict
+
+
 # Megabytes of a clip and terabytes of 260,000 at all layers, from a table reckoned without this
 # code, which has the embedding as one tap more; then those of the last layer.
 CLIPS = {

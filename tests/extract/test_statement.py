@@ -47,6 +47,13 @@ def test_the_setting_asked_for_comes_first_and_rows_fit_the_columns(tmp_path: Pa
     assert statement.room_line(found) == "fit 1 TB, those that keep most first:"
 
 
+def test_settings_that_only_keep_less_are_not_said_to_fit(tmp_path: Path) -> None:
+    values = {"model": "vivit_e", "dataset": "k400", "data_dir": tmp_path, "taps": "all"}
+    found = estimate(ExtractConfig.model_validate(values))
+    assert statement.room_line(found) == "keep less, those that keep most first:"
+    assert statement.better_rows(found)[0][2:4] == ("int8", "412 MB")
+
+
 def test_what_nobody_measured_is_said_to_be_unknown(tmp_path: Path) -> None:
     rows = dict(statement.cost_rows(priced(tmp_path)))
     assert rows["disk must write, read"] == "7.24 GB/s for every 1,000 images/s computed"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,10 +11,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from losa.errors import UsageError
+from losa.extract.frozen import Scaling, casting, compiling
 from losa.extract.tokens import Pooling
 from losa.extract.transforms import Preprocessing
 from losa.extract.video.vivit import VideoTransformer
-from losa.extract.vit import compiling
 from losa.features import FeatureSpec
 
 
@@ -37,15 +36,12 @@ class ViViTBackbone:
     amp_dtype: torch.dtype | None
     looked_at: slice
     is_compiled: bool = False
-    _mean: Tensor = field(init=False)
-    _std: Tensor = field(init=False)
+    _scaling: Scaling = field(init=False)
     _forward: Callable[..., Any] = field(init=False)
 
     def __post_init__(self) -> None:
         self.model.requires_grad_(requires_grad=False).eval().to(self.device)
-        for name in ("mean", "std"):
-            values = torch.tensor(getattr(self.preprocessing, name), device=self.device)
-            object.__setattr__(self, f"_{name}", values.view(1, 3, 1, 1, 1))
+        object.__setattr__(self, "_scaling", Scaling.on(self.device, self.preprocessing))
         compiled = torch.compile(self.model, dynamic=False) if self.is_compiled else self.model
         object.__setattr__(self, "_forward", compiled)
 
@@ -76,7 +72,7 @@ class ViViTBackbone:
         if tuple(pixels.shape[1:4]) != wanted:
             what = f"{self.name} was given clips {tuple(pixels.shape[1:4])}, not {wanted}"
             raise UsageError("--frames", what, "give the frames and sizes that it asks for")
-        with self._autocast(), compiling(is_compiled=self.is_compiled):
+        with casting(self.device, self.amp_dtype), compiling(is_compiled=self.is_compiled):
             found: Sequence[Tensor] = self._forward(
                 self.normalise(pixels), self.spec.taps, self.looked_at
             )
@@ -84,12 +80,4 @@ class ViViTBackbone:
 
     def normalise(self, pixels: UInt8[Tensor, "b t h w 3"]) -> Float[Tensor, "b 3 t h w"]:
         """Pixels as the weights expect them, on the backbone's device."""
-        moved = pixels.to(self.device, non_blocking=True).permute(0, 4, 1, 2, 3)
-        floats = moved.to(torch.float32, memory_format=torch.contiguous_format)
-        return floats.div_(255).sub_(self._mean).div_(self._std)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        """Autocast, where it was asked for."""
-        if self.amp_dtype is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.amp_dtype)
+        return self._scaling(pixels)
