@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -32,6 +34,15 @@ def refuse_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """What a command of one test shows or hides does not reach the next test."""
+    logger = logging.getLogger("losa")
+    before = logger.level
+    yield
+    logger.setLevel(before)
 
 
 @pytest.fixture

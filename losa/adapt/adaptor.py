@@ -99,9 +99,7 @@ class LoSA(Adaptor):
         made = 1 if self.options.share_mixers else taps
         self.mixers = nn.ModuleList(self._new_mixer(tokens, channels) for _ in range(made))
         self.head = Head(self.pool.vectors * channels, num_classes)
-        # Pooling is linear in the tokens: what it makes of the identity is its matrix.
-        matrix = self.pool(torch.eye(tokens)[None]).view(self.pool.vectors, tokens)
-        self.register_buffer("pooling", matrix, persistent=False)
+        self.register_buffer("pooling", self.pool.matrix(tokens), persistent=False)
 
     def forward(self, planes: Iterable[Float[Tensor, "b l d"]]) -> Float[Tensor, "b y"]:
         """Logits of one batch.
@@ -123,6 +121,8 @@ class LoSA(Adaptor):
         compute = _product_dtype(self.standardise.mean)
         folded = self.standardise.folded(found, encoded, compute)
         if self.is_factorised:
+            if not len(found[0]):
+                return self.plain(planes)
             rows = streamed(folded, *self._stream())
             return self.of_pooled(rows.transpose(0, 1))
         return self.of_pooled(pooled(folded, self.form(), self.weights()))

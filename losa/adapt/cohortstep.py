@@ -123,6 +123,8 @@ class CohortStep:
                 loss = _loss(lane, rows.requires_grad_(), labels)
                 losses.append(lane.trial.backward(loss))
             own += self._crew.each(_own_gradients, found)
+            # What they kept is let go before the next few begin.
+            del found, kept, rows, loss
         residual = lanes[0].module.options.residual
         of_planes = down_gradients_all(folded, residual, [along for _, along in own])
         for lane, loss, (of_weights, _), along in zip(lanes, losses, own, of_planes, strict=True):
@@ -139,9 +141,7 @@ class CohortStep:
         """
         if self._crew.count == 1:
             return 1
-        products = [lane.products for lane in lanes]
-        largest = max(each.channels.nbytes + each.tokens.nbytes for each in products)
-        return max(self._crew.count, ROOM // largest)
+        return max(self._crew.count, ROOM // max(map(_kept_bytes, lanes)))
 
     def _lanes(
         self, group: Sequence[tuple[Trial, LoSA]], planes: EncodedPlanes
@@ -202,6 +202,19 @@ def goes_together(module: LoSA, trial: Trial) -> bool:
     is_otherwise = options.mixer_norm or not module.can_be_folded
     device = trial.compute.device
     return not is_otherwise and can_lie_beside(options.ranks, module.spec.shape, device)
+
+
+def _kept_bytes(lane: _Lane) -> int:
+    """What a trial keeps between its forward and its backward.
+
+    Hidden units before and after GELU, what later readers make of them, and dropout's masks.
+    """
+    h, g = lane.products.channels.flatten(0, 1), lane.products.tokens.flatten(0, 1)
+    copies = 3 if lane.module.options.dropout else 2
+    # Of each unit along the channels, in each sample, by each along the tokens, twice, and by the
+    # pooled vectors.
+    read = len(h) * h.shape[1] * (2 * len(g) + lane.module.pool.vectors)
+    return copies * (h.nbytes + g.nbytes) + read * h.element_size()
 
 
 def _masks(lane: _Lane, position: Position) -> Kept:

@@ -45,6 +45,14 @@ class Pool(nn.Module):
         """How many vectors of d channels lie side by side in the result."""
         return 2 if self.name == "cls+mean" else 1
 
+    def matrix(self, tokens: int) -> Float[Tensor, "e l"]:
+        """What pooling is, a row of weights for each vector: it is linear in the tokens."""
+        cls, mean = torch.zeros(2, tokens)
+        if self.prefix:
+            cls[: self.prefix : self.step_prefix] = self.step_prefix / self.prefix
+        mean[self.prefix :] = 1 / (tokens - self.prefix)
+        return torch.stack({"cls": [cls], "mean": [mean], "cls+mean": [cls, mean]}[self.name])
+
     def forward(self, plane: Float[Tensor, "b l d"]) -> Float[Tensor, "b e"]:
         """Pool one plane."""
         if self.name == "cls":

@@ -60,6 +60,8 @@ def streamed(
         weights: of every branch, mixer by mixer; ``W_up`` as ``[c r]``.
     """
     flat = [weight for down, up in weights for weight in (down, up.t())]
+    if not torch.is_grad_enabled():
+        return _forward(planes, form, _paired(flat), None)
     found: Tensor = _Streamed.apply(planes, form, *flat)
     return found
 
@@ -67,22 +69,13 @@ def streamed(
 class _Streamed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, planes: FoldedPlanes, form: StreamForm, *given: Tensor) -> Tensor:
-        weights = _paired(given)
-        results, kept = [], []
-        for samples in _pieces(planes):
-            bases = _Bases(planes, form.grid, samples)
-            units, stream = _run(bases, form, weights)
-            # Copied: the last update, which is not taken away again, is written next.
-            kept += [*units, *stream.scaled(1.0).parts]
-            stream.write(form.axes[-1], weights[-1][1], F.gelu(units[-1]), is_up=True)
-            if form.residual == "stream":
-                stream.add(bases.of(len(planes.values) - 1), -1.0)
-            results.append(stream.pooled(form.pooling))
+        kept: list[Tensor] = []
+        found = _forward(planes, form, _paired(given), kept)
         ctx.form, ctx.planes = form, replace(planes, values=(), scales=None)
         ctx.counts = len(given), len(planes.values)
         # The planes too, so that autograd sees whether somebody has changed them since.
         ctx.save_for_backward(*given, *planes.values, planes.scales, *kept)
-        return torch.cat(results)
+        return found
 
     @staticmethod
     @once_differentiable
@@ -101,6 +94,24 @@ class _Streamed(torch.autograd.Function):
             back = bases.of(0).like_pooled(form.pooling, gradient[samples])
             _unrun(bases, form, weights, (units, seen, back), found)
         return None, None, *found
+
+
+def _forward(
+    planes: FoldedPlanes, form: StreamForm, weights: Sequence[Pair], kept: list[Tensor] | None
+) -> Tensor:
+    """Pooled tokens; what the way back needs goes into ``kept``, if there is one."""
+    results = []
+    for samples in _pieces(planes):
+        bases = _Bases(planes, form.grid, samples)
+        units, stream = _run(bases, form, weights)
+        if kept is not None:
+            # Copied: the last update, which is not taken away again, is written next.
+            kept += [*units, *stream.scaled(1.0).parts]
+        stream.write(form.axes[-1], weights[-1][1], F.gelu(units[-1]), is_up=True)
+        if form.residual == "stream":
+            stream.add(bases.of(len(planes.values) - 1), -1.0)
+        results.append(stream.pooled(form.pooling))
+    return torch.cat(results)
 
 
 def _run(bases: _Bases, form: StreamForm, weights: Sequence[Pair]) -> tuple[list[Tensor], _Stream]:

@@ -111,12 +111,14 @@ def smaller(profile: Profile, asked: Setting, counts: Counts, rates: Rates) -> l
     For where no budget is known. None keeps more taps, tokens or bytes a value.
     """
     whole, most = bill(profile, asked, counts, rates), profile.spec(asked)
-    found = []
+    kept: dict[object, Option] = {}
     for setting in policies(profile):
-        priced = bill(profile, setting, counts, rates)
+        spec, priced = profile.spec(setting), bill(profile, setting, counts, rates)
         is_smaller = priced.sample_bytes < whole.sample_bytes
-        if is_smaller and not priced.never_pays and _is_within(profile.spec(setting), most):
-            found.append(Option(setting, priced, priced.sample_bytes / whole.sample_bytes))
+        if is_smaller and not priced.never_pays and _is_within(spec, most):
+            share = priced.sample_bytes / whole.sample_bytes
+            kept.setdefault((spec.taps, spec.grid, spec.dtype), Option(setting, priced, share))
+    found = list(kept.values())
     found.sort(key=lambda option: -option.share)
     return found[:MOST_ADVICE]
 

@@ -47,6 +47,24 @@ def test_the_cls_of_a_clip_is_its_own_or_the_mean_of_its_steps(
     np.testing.assert_allclose(Pool(grid, name)(plane).numpy(), expected, atol=1e-14)
 
 
+@pytest.mark.parametrize("name", ["cls", "mean", "cls+mean"])
+@pytest.mark.parametrize(
+    "grid",
+    [
+        TokenGrid(2, 3, prefix=1),
+        TokenGrid(2, 3, prefix=3),
+        TokenGrid(1, 2, time=4, prefix=8, is_prefix_per_step=True),
+        TokenGrid(1, 2, time=4, prefix=2),
+    ],
+)
+def test_the_matrix_of_pooling_is_what_it_makes_of_the_identity(
+    name: Literal["cls", "mean", "cls+mean"], grid: TokenGrid
+) -> None:
+    pool, tokens = Pool(grid, name), grid.num_tokens
+    expected = pool(torch.eye(tokens)[None]).view(pool.vectors, tokens)
+    torch.testing.assert_close(pool.matrix(tokens), expected)
+
+
 def test_head_agrees_with_the_equations() -> None:
     torch.manual_seed(0)
     head = Head(8, 3).double()

@@ -145,7 +145,7 @@ def test_a_second_call_trains_only_what_is_new(
     second = published("ablation")["results"]
     assert second[:2] == first
     assert trained == [
-        ("default-1epochs-seed0", 16, "auto"),
+        ("default-1epochs-seed0", 32, "auto"),
         ("rank-2-1epochs-seed0", 2, "auto"),
         ("rank-4+pool-cls-1epochs-seed0", 4, "cls"),
     ]

@@ -44,7 +44,7 @@ def test_live_and_cached_losa_learn_as_much_and_infer_as_dear(options: argparse.
     live, cached = costs(LIVE, options), costs("losa", options)
     pooled = WIDTH
     head = 2 * pooled + CLASSES * pooled + CLASSES
-    assert live.trainable == cached.trainable == TAPS * 2 * 16 * (WIDTH + TOKENS) + head
+    assert live.trainable == cached.trainable == TAPS * 2 * 32 * (WIDTH + TOKENS) + head
     assert live.inference_flops == cached.inference_flops
     assert cached.memory_bytes > 0
     assert min(live.images_per_second, cached.images_per_second) > 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from losa.errors import UsageError
-from losa.extract.advice import MARGIN, fitting, parse_bytes, policies, suits, verdict
+from losa.extract.advice import MARGIN, fitting, parse_bytes, policies, smaller, suits, verdict
 from losa.extract.costing import Counts, Rates, bill
 from losa.extract.known import Setting
 from losa.extract.profiles import profile_of
@@ -38,6 +38,16 @@ def test_what_is_advised_fits_keeps_less_and_comes_largest_first() -> None:
     assert all(option.share == option.bill.sample_bytes / 28_948_480 for option in found)
     specs = [GIANT.spec(option.setting) for option in found]
     assert len({(spec.taps, spec.grid, spec.dtype) for spec in specs}) == len(specs)
+
+
+def test_without_a_budget_each_smaller_store_is_advised_once() -> None:
+    # Twelve blocks: several names of taps stand for the same ones.
+    small = profile_of("vit_s")
+    found = smaller(small, ALL, INAT, Rates())
+    specs = [small.spec(option.setting) for option in found]
+    assert len(found) > 1
+    assert len({(spec.taps, spec.grid, spec.dtype) for spec in specs}) == len(specs)
+    assert all(0 < option.share < 1 for option in found)
 
 
 def test_nothing_that_was_given_up_comes_back() -> None:

@@ -34,7 +34,7 @@ def test_a_trial_is_named_by_the_digest_of_its_run(store: MemoryStore) -> None:
 
 def test_equal_trials_are_one(store: MemoryStore, caplog: pytest.LogCaptureFixture) -> None:
     settings: list[dict[str, Any]] = [
-        {"rank": 16},
+        {"rank": 32},
         {},
         {"adaptor": "linear", "rank": 2},
         {"adaptor": "linear"},

@@ -78,18 +78,24 @@ def _hits_of_split(
 ) -> list[int]:
     found = [0] * len(patterns)
     left = list(enumerate(patterns))
-    for some in _samples(lines):
-        named = [(at, pattern, [pattern(line) for line in some]) for at, pattern in left]
-        for at, _, paths in named:
-            found[at] = sum(map(folders.has, paths))
+    for number, some in enumerate(_samples(lines)):
+        for at, pattern in left:
+            found[at] = sum(folders.has(pattern(line)) for line in some)
         if any(found):
             break
-        # Some hundred lines see nearly all folders of a listing: ways whose folders are not here,
-        # or hold nothing of the kind, would cost a minute of a long one.
-        left = [(at, pattern) for at, pattern, paths in named if any(map(folders.has_kind, paths))]
-        if not left:
-            break
+        if number == 0:
+            # Ways whose folders are not here, or hold nothing of the kind, would cost a minute of
+            # a long listing.
+            left = [(at, pattern) for at, pattern in left if _is_possible(folders, lines, pattern)]
     return found
+
+
+def _is_possible(folders: _Folders, lines: Sequence[Named], pattern: Pattern[Named]) -> bool:
+    """Whether any folder of the lines has a file with their ending."""
+    asked: dict[tuple[str, str], str] = {}
+    for path in map(pattern, lines):
+        asked.setdefault((path.rpartition("/")[0], ending_of(path)), path)
+    return any(map(folders.has_kind, asked.values()))
 
 
 def _samples(lines: Sequence[Named]) -> Iterator[Sequence[Named]]:
@@ -113,14 +119,24 @@ class _Folders:
 
     def has_kind(self, path: str) -> bool:
         """Whether the file's folder has one with the same ending."""
-        folder, _, name = path.rpartition("/")
-        ending = name[name.rfind(".") :]
+        folder, ending = path.rpartition("/")[0], ending_of(path)
         return any(other.endswith(ending) for other in self._names_of(folder))
 
     def _names_of(self, folder: str) -> frozenset[str]:
         if folder not in self._names:
             self._names[folder] = _names_in(self._root / folder)
         return self._names[folder]
+
+
+def ending_of(path: str) -> str:
+    """A file name's ending with its dot.
+
+    Example:
+        >>> ending_of("train/a.b/c.mp4")
+        '.mp4'
+    """
+    name = path.rpartition("/")[2]
+    return name[name.rfind(".") :]
 
 
 def _names_in(folder: Path) -> frozenset[str]:

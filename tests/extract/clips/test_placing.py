@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from losa.errors import InputError
-from losa.extract.clips.placing import TRIED, used_pattern
+from losa.extract.clips.placing import TRIED, ending_of, used_pattern
 from tests.extract.picture_folder import touch
 
 
@@ -104,4 +104,22 @@ def test_ways_whose_folders_are_not_here_are_given_up_after_some_lines(tmp_path:
 
     with pytest.raises(InputError, match=f"none of {4 * TRIED}"):
         used_pattern(tmp_path, listed, [flat, counted])
-    assert len(asked) == TRIED + 1
+    # Some lines for their files, all for their folders, and one for the message.
+    assert len(asked) == TRIED + 4 * TRIED + 1
+
+
+def test_a_way_is_kept_while_any_of_its_folders_is_here(tmp_path: Path) -> None:
+    listed = [Line(f"{number:04d}") for number in range(10 * TRIED)]
+
+    def one_each(line: Line) -> str:
+        return f"class{line.name}/{line.name}.mp4"
+
+    touch(tmp_path, one_each(listed[3]))
+    assert used_pattern(tmp_path, listed, [flat, one_each])(listed[0]) == one_each(listed[0])
+
+
+@pytest.mark.parametrize(
+    ("path", "ending"), [("a/b.mp4", ".mp4"), ("b.tar.mkv", ".mkv"), ("a.b/c.d/e.webm", ".webm")]
+)
+def test_an_ending_is_that_of_the_file_not_of_a_folder(path: str, ending: str) -> None:
+    assert ending_of(path) == ending
