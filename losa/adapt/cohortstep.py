@@ -8,17 +8,17 @@ anything is done with all threads.
 A trial's numbers go through the same kernels as alone, so that it takes the same steps to the bit.
 
 All other trials share the batch: other adaptors, mixup, mixers that normalise, that are one for all
-taps or that start at the first plane, and on a CPU ranks
-that :func:`losa.adapt.folding.can_lie_beside` refuses.
+taps or that start at the first plane, and on a CPU ranks that
+:func:`losa.adapt.folding.can_lie_beside` refuses, and batches of such a size that
+:class:`losa.adapt.likeness.Likeness` finds a trial's numbers to be others than alone.
 
 Source: docs/decisions/0015-cohorts.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -26,14 +26,16 @@ from torch import Tensor, nn
 
 from losa.adapt.adaptor import Adaptor, LoSA
 from losa.adapt.crew import Crew
-from losa.adapt.folding import Along, FoldedPlanes, can_lie_beside, down_all, down_gradients_all
-from losa.adapt.fused import Kept, Stream, Weights, kept_units, own_gradients
+from losa.adapt.folding import FoldedPlanes, can_lie_beside
+from losa.adapt.fused import Kept
+from losa.adapt.lanes import gradients_of, lanes_of, refined
+from losa.adapt.likeness import Likeness
 from losa.adapt.trial import Position, Trial, seed_generators
 from losa.features import FeatureSpec
 from losa.precision import EncodedPlanes
 
-ROOM: Final = 2**28
-"""Bytes of hidden units that are kept between a forward and its backward, of a few trials."""
+_Alone = list[tuple[Trial, nn.Module]]
+_Group = list[tuple[Trial, LoSA]]
 
 
 class _Bases(NamedTuple):
@@ -43,22 +45,6 @@ class _Bases(NamedTuple):
     residual: str
     pool: str
     standardise: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Lane:
-    """A trial with its part of a batch's products; ``base`` is everybody's."""
-
-    trial: Trial
-    module: LoSA
-    weights: Weights
-    products: Along
-    base: Float[Tensor, "... b d"]
-
-    def stream(self, kept: Kept = (None, None)) -> Stream:
-        """The hidden units before any mixing has seen another."""
-        h, g = self.products.channels.flatten(0, 1), self.products.tokens.flatten(0, 1)
-        return Stream(self.module.form(), self.weights, h, g, kept)
 
 
 class CohortStep:
@@ -72,6 +58,7 @@ class CohortStep:
     def __init__(self, spec: FeatureSpec, crew: Crew) -> None:
         self._spec = spec
         self._crew = crew
+        self._likeness = Likeness(crew)
 
     def learn(
         self,
@@ -81,7 +68,10 @@ class CohortStep:
         position: Position,
     ) -> None:
         """Let every trial take the step at ``position``, as :meth:`Trial.step` does."""
-        alone, groups = _groups(trials, [trial.module for trial in trials], is_learning=True)
+        modules = [trial.module for trial in trials]
+        for module in modules:
+            module.train()
+        alone, groups = self._placed(trials, modules, planes, is_learning=True)
         for trial, module in alone:
             trial.step(self._planes_of(module, planes), labels, position)
         for group in groups:
@@ -91,77 +81,94 @@ class CohortStep:
         """Logits of one batch by what val judges of each trial, which must be in eval mode."""
         judged = [trial.judged for trial in trials]
         found: dict[int, Tensor] = {}
-        alone, groups = _groups(trials, judged, is_learning=False)
         with torch.inference_mode():
+            alone, groups = self._placed(trials, judged, planes, is_learning=False)
             for trial, module in alone:
                 with trial.compute.autocast():
                     found[id(trial)] = module(self._planes_of(module, planes)).float()
             for group in groups:
-                lanes, _ = self._lanes(group, planes)
-                for lane, rows in zip(lanes, self._crew.each(_refined, lanes), strict=True):
-                    with lane.trial.compute.autocast():
-                        found[id(lane.trial)] = lane.module.of_pooled(rows).float()
+                modules = [module for _, module in group]
+                lanes = lanes_of(
+                    self._folded(group, planes),
+                    [module.form() for module in modules],
+                    [module.weights() for module in modules],
+                )
+                results = self._crew.each(refined, lanes)
+                for (trial, module), rows in zip(group, results, strict=True):
+                    with trial.compute.autocast():
+                        found[id(trial)] = module.of_pooled(rows).float()
         return [found[id(trial)] for trial in trials]
+
+    def _placed(
+        self,
+        trials: Sequence[Trial],
+        modules: Sequence[nn.Module],
+        planes: EncodedPlanes,
+        *,
+        is_learning: bool,
+    ) -> tuple[_Alone, list[_Group]]:
+        """Trials that go alone on this batch, and those whose products are taken together."""
+        alone, groups = _groups(trials, modules, is_learning=is_learning)
+        placed = []
+        for whole in groups:
+            group, others = whole, self._unlike(whole, planes, is_learning=is_learning)
+            while others:
+                alone += others
+                group = [each for each in group if each not in others]
+                others = self._unlike(group, planes, is_learning=is_learning)
+            if group:
+                placed.append(group)
+        return alone, placed
+
+    def _unlike(self, group: _Group, planes: EncodedPlanes, *, is_learning: bool) -> _Group:
+        """Those of a group whose numbers would be others than alone."""
+        if not group or group[0][0].compute.device.type != "cpu":
+            return []
+        alike = self._likeness.of(
+            [module for _, module in group],
+            planes,
+            lambda: self._folded(group, planes),
+            is_learning=is_learning,
+        )
+        return [each for each, is_alike in zip(group, alike, strict=True) if not is_alike]
 
     def _learn_together(
         self,
-        group: Sequence[tuple[Trial, LoSA]],
+        group: _Group,
         planes: EncodedPlanes,
         labels: Int64[Tensor, "b"],
         position: Position,
     ) -> None:
-        for _, module in group:
-            module.train()
-        lanes, folded = self._lanes(group, planes)
-        losses, own = [], []
-        for few in _few(lanes, self._at_once(lanes)):
-            kept = [_masks(lane, position) for lane in few]
-            found = self._crew.each(_refined_by, list(zip(few, kept, strict=True)))
-            # Heads, losses and optimisers with all threads, as alone: on the number of threads
-            # the rounding of some of their sums depends.
-            for lane, (_, rows) in zip(few, found, strict=True):
-                loss = _loss(lane, rows.requires_grad_(), labels)
-                losses.append(lane.trial.backward(loss))
-            own += self._crew.each(_own_gradients, found)
-            # What they kept is let go before the next few begin.
-            del found, kept, rows, loss
-        residual = lanes[0].module.options.residual
-        of_planes = down_gradients_all(folded, residual, [along for _, along in own])
-        for lane, loss, (of_weights, _), along in zip(lanes, losses, own, of_planes, strict=True):
-            of_weights.channel_down.add_(along.channels)
-            of_weights.token_down.add_(along.tokens)
-            lane.module.set_gradients(of_weights)
-            lane.trial.finish(loss, position)
-
-    def _at_once(self, lanes: Sequence[_Lane]) -> int:
-        """How many trials go through their algebra before anything is done with all threads.
-
-        Many: torch's own threads spin for milliseconds after each of their products, on the cores
-        that the crew is to have. But what they have computed is kept until they go back.
-        """
-        if self._crew.count == 1:
-            return 1
-        return max(self._crew.count, ROOM // max(map(_kept_bytes, lanes)))
-
-    def _lanes(
-        self, group: Sequence[tuple[Trial, LoSA]], planes: EncodedPlanes
-    ) -> tuple[list[_Lane], FoldedPlanes]:
-        trial, module = group[0]
-        with trial.compute.autocast():
-            folded = module.folded(self._planes_of(module, planes))
+        folded = self._folded(group, planes)
         with torch.no_grad():
             weights = [module.weights() for _, module in group]
-            products, base = down_all(
-                folded,
-                module.options.residual,
-                [Along(one.channel_down, one.token_down) for one in weights],
-                module.pooling,
-            )
-        lanes = [
-            _Lane(trial, module, mine, along, base)
-            for (trial, module), mine, along in zip(group, weights, products, strict=True)
-        ]
-        return lanes, folded
+        lanes = lanes_of(folded, [module.form() for _, module in group], weights)
+        losses: list[Tensor] = []
+
+        def masks(number: int) -> Kept:
+            # From the numbers that the trial alone would draw.
+            trial, _ = group[number]
+            if lanes[number].form.dropout:
+                seed_generators(trial.seed(position), trial.compute.device)
+            return lanes[number].masks()
+
+        def turn(number: int, rows: Float[Tensor, "... b d"]) -> None:
+            # Heads, losses and optimisers with all threads, as alone: on the number of threads
+            # the rounding of some of their sums depends.
+            trial, module = group[number]
+            with trial.compute.autocast():
+                logits = module.of_pooled(rows.requires_grad_())
+            losses.append(trial.backward(trial.objective.loss(logits.float(), labels)))
+
+        found = gradients_of(lanes, folded, self._crew, masks, turn)
+        for (trial, module), loss, of_weights in zip(group, losses, found, strict=True):
+            module.set_gradients(of_weights)
+            trial.finish(loss, position)
+
+    def _folded(self, group: _Group, planes: EncodedPlanes) -> FoldedPlanes:
+        trial, module = group[0]
+        with trial.compute.autocast():
+            return module.folded(self._planes_of(module, planes))
 
     def _planes_of(self, module: nn.Module, planes: EncodedPlanes) -> EncodedPlanes:
         """The planes of a batch that a module sees; copied only where no stride leads to them."""
@@ -180,10 +187,10 @@ class CohortStep:
 
 def _groups(
     trials: Sequence[Trial], modules: Sequence[nn.Module], *, is_learning: bool
-) -> tuple[list[tuple[Trial, nn.Module]], list[list[tuple[Trial, LoSA]]]]:
+) -> tuple[_Alone, list[_Group]]:
     """Trials that go alone, and those whose products are taken together."""
-    alone: list[tuple[Trial, nn.Module]] = []
-    groups: dict[_Bases, list[tuple[Trial, LoSA]]] = {}
+    alone: _Alone = []
+    groups: dict[_Bases, _Group] = {}
     for trial, module in zip(trials, modules, strict=True):
         is_mixed = is_learning and trial.config.mixup > 0
         if is_mixed or not isinstance(module, LoSA) or not goes_together(module, trial):
@@ -202,63 +209,6 @@ def goes_together(module: LoSA, trial: Trial) -> bool:
     is_otherwise = options.mixer_norm or not module.can_be_folded
     device = trial.compute.device
     return not is_otherwise and can_lie_beside(options.ranks, module.spec.shape, device)
-
-
-def _kept_bytes(lane: _Lane) -> int:
-    """What a trial keeps between its forward and its backward.
-
-    Hidden units before and after GELU, what later readers make of them, and dropout's masks.
-    """
-    h, g = lane.products.channels.flatten(0, 1), lane.products.tokens.flatten(0, 1)
-    copies = 3 if lane.module.options.dropout else 2
-    # Of each unit along the channels, in each sample, by each along the tokens, twice, and by the
-    # pooled vectors.
-    read = len(h) * h.shape[1] * (2 * len(g) + lane.module.pool.vectors)
-    return copies * (h.nbytes + g.nbytes) + read * h.element_size()
-
-
-def _masks(lane: _Lane, position: Position) -> Kept:
-    """Dropout's masks, from the numbers that the trial alone would draw."""
-    form = lane.module.form()
-    if not form.dropout:
-        return None, None
-    seed_generators(lane.trial.seed(position), lane.trial.compute.device)
-    h, g = lane.products.channels.flatten(0, 1), lane.products.tokens.flatten(0, 1)
-    return kept_units(form, h, g)
-
-
-def _refined(lane: _Lane) -> Float[Tensor, "... b d"]:
-    # Here, not around all lanes: it is a setting of a thread.
-    with torch.inference_mode():
-        return lane.stream().refine(lane.base.clone())
-
-
-def _refined_by(job: tuple[_Lane, Kept]) -> tuple[Stream, Float[Tensor, "... b d"]]:
-    lane, kept = job
-    with torch.no_grad():
-        stream = lane.stream(kept)
-        return stream, stream.refine(lane.base.clone())
-
-
-def _own_gradients(job: tuple[Stream, Float[Tensor, "... b d"]]) -> tuple[Weights, Along]:
-    stream, rows = job
-    assert rows.grad is not None
-    with torch.no_grad():
-        return own_gradients(stream, rows.grad)
-
-
-def _loss(
-    lane: _Lane, rows: Float[Tensor, "... b d"], labels: Int64[Tensor, "b"]
-) -> Float[Tensor, ""]:
-    with lane.trial.compute.autocast():
-        logits = lane.module.of_pooled(rows)
-    return lane.trial.objective.loss(logits.float(), labels)
-
-
-def _few(lanes: Sequence[_Lane], count: int) -> Iterator[Sequence[_Lane]]:
-    """Some at a time, in their order."""
-    for first in range(0, len(lanes), count):
-        yield lanes[first : first + count]
 
 
 def _taken(values: Tensor, places: Sequence[int]) -> Tensor:

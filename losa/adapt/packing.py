@@ -1,7 +1,7 @@
 """How many trials fit into memory at once: what each takes, and cohorts that do fit.
 
 Batches are read once whatever the number of trials, and what a few trials compute besides (see
-:data:`losa.adapt.cohortstep.ROOM`) is let go before the next: what grows with the trials is their
+:data:`losa.adapt.lanes.ROOM`) is let go before the next: what grows with the trials is their
 weights and the products that are taken together, for these wait for each other.
 """
 

@@ -8,7 +8,8 @@ which a plane is added before each mixer:
 where v_i is z_i after the branches of mixer i, each ``z += W_up GELU(W_down z)``. So a few samples
 run through all mixers at once, updated where they lie, and nothing as large as a batch's plane is
 written but the hidden units and one plane, which the backward starts from: there the updates are
-taken away again, one after another, so that what each branch has seen need not be kept.
+taken away again, one after another, so that what each branch has seen need not be kept. On CUDA
+"a few samples" are the whole batch.
 
 Source: docs/decisions/0016-video-mixing.md.
 """
