@@ -33,7 +33,10 @@ from losa.config import SweepConfig
 from losa.sweep.choosing import Setting, ranked
 from losa.sweep.run import Sweep
 
-STORES: Final = ("runs/suite/textile-112px-every3.zarr", "runs/suite/location-112px-every3.zarr")
+STORES: Final = (
+    "runs/suite/textile-112px-every3.zarr",
+    "runs/suite/location-v1-800-200-2000-112px-every3.zarr",
+)
 RANKS: Final = (4, 8, 16)
 RATES: Final = (1e-3, 2e-3, 4e-3, 8e-3)
 COST, POINTS = 0.4, 0.3

@@ -72,7 +72,7 @@ def weights_of(trial: Trial) -> list[Tensor]:
     return [weight.detach() for weight in trial.module.parameters()]
 
 
-@pytest.mark.parametrize("batch", range(1, 13))
+@pytest.mark.parametrize("batch", [1, 5, 10, 12])
 def test_batches_of_any_size_give_in_two_threads_what_each_trial_gives_alone(batch: int) -> None:
     # A BLAS rounds some products of few rows otherwise in two threads than in one.
     torch.manual_seed(9)

@@ -52,6 +52,7 @@ def run(tmp_path: Path) -> Callable[[Path], int]:
     return lambda folder: program.main(["--data", str(folder), *out])
 
 
+@pytest.mark.slow
 def test_the_demo_can_be_repeated_and_then_computes_nothing(
     answers: Answers, run: Callable[[Path], int], tmp_path: Path
 ) -> None:
