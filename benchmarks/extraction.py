@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
     """Measure, print a table, and publish ``results/extraction.json``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks extraction")
     parser.add_argument("--models", help="timm names, by commas")
-    parser.add_argument("--images", type=int, default=256, help="or clips")
+    parser.add_argument("--images", type=int, help="or clips (default 256, or 48 clips)")
     parser.add_argument("--img-size", type=int, default=224)
     parser.add_argument("--video", action="store_true", help="clips, and no memory")
     parser.add_argument("--frames", type=int, default=8, help="of a clip")
@@ -69,10 +69,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--memory-images", type=int, default=200, help="0: memory is not measured")
     parser.add_argument("--dir", type=Path, default=None, help="where images and stores are put")
     options = parser.parse_args(argv)
+    count = options.images or (48 if options.video else 256)
     found: dict[str, Any] = {"threads": torch.get_num_threads(), "models": {}}
     usual = VIDEO if options.video else ",".join(MOST)
     with scratch(options.dir) as folder:
-        (draw_clips if options.video else draw)(folder / "pictures", options.images)
+        (draw_clips if options.video else draw)(folder / "pictures", count)
         for model in (options.models or usual).split(","):
             config = config_of(model, folder, options).model_copy(update={"device": "cpu"})
             target = MOST.get(model, MOST["vit_small_patch14_dinov2"])
@@ -80,7 +81,7 @@ def main(argv: list[str]) -> int:
             found["models"][model] = measured(config, options.rounds, target)
         if options.memory_images and not options.video:
             found["memory"] = memory_growth(folder, options.memory_images)
-    publish("extraction_video" if options.video else "extraction", argv, found)
+    publish("extraction", argv, found, variant="_video" if options.video else "")
     return 0
 
 

@@ -49,8 +49,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def publish(name: str, argv: list[str], result: dict[str, Any]) -> None:
-    """Write ``results/NAME.json`` and print the document as the last line of stdout."""
+def publish(name: str, argv: list[str], result: dict[str, Any], *, variant: str = "") -> None:
+    """Write ``results/NAME.json`` and print the document as the last line of stdout.
+
+    ``variant`` is added to the file's name, where a benchmark has several documents.
+    """
     document = {
         "benchmark": name,
         "command": " ".join(["python -m benchmarks", name, *argv]),
@@ -61,7 +64,7 @@ def publish(name: str, argv: list[str], result: dict[str, Any]) -> None:
         **result,
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+    (RESULTS / f"{name}{variant}.json").write_text(json.dumps(document, indent=2) + "\n")
     print(json.dumps(document))
 
 

@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
     torch.set_num_threads(options.threads)
     if options.video:
         found = measured_clips(replace(CLIPS, batch=options.batch), options)
-        publish("step_video", argv, {"threads": options.threads, **found})
+        publish("step", argv, {"threads": options.threads, **found}, variant="_video")
         return 0
     cases: dict[str, Any] = {}
     for name, dtype in CASES[: options.only]:
