@@ -148,6 +148,7 @@ SCOUT: Final[Mapping[str, Any]] = {
         for name in (
             *("model", "dataset", "weights", "data_dir", "split", "tokens", "store_dtype"),
             *("img_size", "views", "batch_size", "num_workers", "device", "amp_dtype", "seed"),
+            *("frames", "frame_stride", "short", "decoder"),
         )
     },
     "samples": Annotated[

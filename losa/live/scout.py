@@ -126,7 +126,7 @@ def look_at(found: Gathered, chosen: Scouted, progress: Told) -> tuple[Look, ...
         what = f"only {len(labels)} samples could be read"
         raise InputError("--dataset", what, "mend it, or give more --samples")
     commonest = float(labels.bincount().max()) / len(labels)
-    first_cell = found.summary.prefix + 1
+    first_cell = found.summary.first_cell
     parts = {"summary": slice(0, first_cell), "cells": slice(first_cell, None)}
     looks = []
     for name, tokens in parts.items():
@@ -218,9 +218,9 @@ def kernel_bytes(depth: int, samples: int) -> int:
 
 def _gathered(inputs: Inputs, chosen: Scouted, progress: Told) -> Gathered:
     """The summaries of the samples, in batches of the size asked for."""
-    size = inputs.config.batch_size
-    if size == "auto":
-        size = AUTO_BATCH
+    asked, clip = inputs.config.batch_size, inputs.backbone.preprocessing.clip
+    usual = max(1, AUTO_BATCH // (1 if clip is None else clip.kept))
+    size = usual if asked == "auto" else asked
     workers = decode_workers(inputs.config.num_workers, -(-len(chosen.samples) // size))
     return gather(
         inputs.backbone,

@@ -28,15 +28,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How the tokens lie that are kept of a plane: prefix, mean patch, then cells."""
+    """How the tokens lie that are kept of a plane: prefix, mean patches, then cells.
+
+    There is one mean patch, or one of each time step where each has its own prefix tokens.
+    """
 
     prefix: int
+    means: int
     cells: int
+
+    @property
+    def first_cell(self) -> int:
+        """The place of the first cell."""
+        return self.prefix + self.means
 
     @property
     def tokens(self) -> int:
         """Tokens kept of a plane."""
-        return self.prefix + 1 + self.cells
+        return self.first_cell + self.cells
 
 
 @dataclass(frozen=True)
@@ -56,13 +65,13 @@ def summariser(grid: TokenGrid) -> tuple[Summary, Callable[[Tensor], Tensor]]:
         >>> summary.tokens, tuple(keep(torch.zeros(2, 257, 8)).shape)
         (18, (2, 18, 8))
     """
-    _, mean = parse_tokens("summary", grid)
+    whole, mean = parse_tokens("summary", grid)
     after, cells = parse_tokens(cell_policy(grid), grid)
 
     def keep(plane: Float[Tensor, "b l d"]) -> Float[Tensor, "b ... d"]:
-        return torch.cat([mean(plane), cells(plane)[:, grid.prefix :]], dim=1)
+        return torch.cat([mean(plane), cells(plane)[:, after.prefix :]], dim=1)
 
-    return Summary(grid.prefix, after.num_patches), keep
+    return Summary(whole.prefix, whole.num_patches, after.num_patches), keep
 
 
 def cell_policy(grid: TokenGrid) -> str:

@@ -13,6 +13,7 @@ from losa.extract.extraction import ExtractEvent
 from losa.features import FeatureSpec
 from losa.live.scout import ScoutRequest, scout
 from tests.command import Losa
+from tests.extract.clips.clip_folder import clip_folder
 from tests.extract.picture_folder import picture_folder, tiny_config
 
 
@@ -104,6 +105,23 @@ def test_the_verb_prints_the_advice_and_one_json_line(
     assert found.code == 0, found.err
     assert f"keep {found.value['advice']['flag']}:" in found.err
     assert "mixing all tokens, as LoSA does, sees more" in found.err
+
+
+def test_clips_are_scouted_as_pictures_are(losa: Losa, tmp_path: Path) -> None:
+    clips = clip_folder(tmp_path / "clips", {"train": 12})
+    (clips / "train/a/000.mp4").write_bytes(b"no video")
+    found = losa(
+        *("scout", "--model", "vit_tiny_patch16_224", "--weights", "random", "--img-size", "32"),
+        *("--dataset", f"folder:{clips}", "--samples", "24", "--num-workers", "0"),
+        *("--frames", "4", "--frame-stride", "2", "--decoder", "pyav"),
+        *("--out", tmp_path / "scout", "--device", "cpu"),
+    )
+    assert found.code == 0, found.err
+    assert found.value["trained"] + found.value["held_out"] == 23
+    spec = FeatureSpec.from_json(found.value["features"])
+    assert (spec.grid.time, spec.grid.prefix, len(spec.taps)) == (4, 4, 12)
+    assert found.value["all_bytes"] == 24 * spec.sample_bytes
+    assert {len(one["taps"]) for one in found.value["looks"]["cells"]} >= {1, 2, 12}
 
 
 def test_a_disk_that_could_not_hold_the_store_does_not_stop_a_scout(

@@ -27,6 +27,19 @@ def test_a_summary_is_prefix_then_mean_patch_then_means_of_cells_with_time() -> 
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
+def test_where_each_step_has_its_prefix_each_has_a_mean_and_cells_leave_prefixes_out() -> None:
+    grid = TokenGrid(height=4, width=4, time=4, prefix=4, is_prefix_per_step=True)
+    plane = torch.from_numpy(np.random.default_rng(0).normal(size=(3, grid.num_tokens, 5)))
+    summary, keep = summariser(grid)
+    found = keep(plane.float()).numpy()
+    patches = plane[:, 4:].numpy().reshape(3, 4, 16, 5)
+    cells = patches.reshape(3, 2, 2, 16, 5).mean(2).reshape(3, 32, 5)
+    wanted = np.concatenate([plane[:, :4], patches.mean(2), cells], axis=1)
+    assert (summary.prefix, summary.means, summary.cells, summary.tokens) == (4, 4, 32, 40)
+    assert summary.first_cell == 8
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
 def test_memory_is_what_was_said_and_bad_samples_are_left_out(tmp_path: Path) -> None:
     data = picture_folder(tmp_path / "p", {"train": 3, "val": 1})
     (data / "train/red/001.png").write_text("<html>")
