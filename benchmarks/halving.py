@@ -3,7 +3,9 @@
 Method: on each store, one after the other in one process, the full grid (ranks 4, 8, 16 by four
 learning rates, each with every seed) and the same grid with halving, both as ``losa sweep`` trains
 them, from opening to the last result. Cost is counted in epochs trained, over all trials, and in
-seconds. What halving found is looked up in the full grid's table.
+seconds. What halving found is looked up in the full grid's table. Rungs and eta were chosen on four
+other tasks of the suite (count, orientation, mnist, digits), whose full grids tell what any rungs
+would have found; docs/results.md, section "Successive halving".
 
 Reported for each store: the shares of epochs and of seconds (target <= 0.4), how far the setting
 that halving found is below the one that the full grid chose on val, in points of val and of test
@@ -124,8 +126,8 @@ def _options(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks halving", description=__doc__)
     parser.add_argument("stores", type=Path, nargs="*", default=[Path(one) for one in STORES])
     parser.add_argument("--epochs", type=int, default=18)
-    parser.add_argument("--rungs", type=int, nargs="+", default=[3, 8])
-    parser.add_argument("--eta", type=int, default=3)
+    parser.add_argument("--rungs", type=int, nargs="+", default=[2, 5])
+    parser.add_argument("--eta", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--taps", default="all")
     parser.add_argument("--threads", type=int, default=2)
