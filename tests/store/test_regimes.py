@@ -138,7 +138,7 @@ def test_four_threads_read_the_bytes_that_were_written_in_the_order_asked(
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 @pytest.mark.parametrize("name", WAYS)
 def test_an_epoch_of_training_is_the_same(placed: Placed, name: str, dtype: StoreDtype) -> None:
-    import torch
+    torch = pytest.importorskip("torch", reason="the store's tests run without it too")
 
     from losa.adapt.loader import FeatureLoader
     from losa.adapt.partition import part_of
