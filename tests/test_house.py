@@ -237,6 +237,14 @@ def test_the_contracts_catch_a_stray_module_and_a_forbidden_import(
     assert "BROKEN" in done.stdout
 
 
+def test_the_tests_of_the_store_load_where_there_is_neither_torch_nor_typer() -> None:
+    names = [f"tests.store.{path.stem}" for path in (ROOT / "tests/store").glob("test_*.py")]
+    lacking = "import sys; sys.modules.update(torch=None, typer=None, timm=None, fsspec=None)"
+    code = f"{lacking}; from importlib import import_module; [*map(import_module, {names!r})]"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-500:]
+
+
 def heavy_modules(statement: str) -> set[str]:
     code = f"{statement}; import sys; print(*({{'torch', 'zarr', 'timm'}} & set(sys.modules)))"
     done = subprocess.run(
