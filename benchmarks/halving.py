@@ -4,8 +4,8 @@ Method: on each store, one after the other in one process, the full grid (ranks 
 learning rates, each with every seed) and the same grid with halving, both as ``losa sweep`` trains
 them, from opening to the last result. Cost is counted in epochs trained, over all trials, and in
 seconds. What halving found is looked up in the full grid's table. Rungs and eta were chosen on four
-other tasks of the suite (count, orientation, mnist, digits), whose full grids tell what any rungs
-would have found; docs/results.md, section "Successive halving".
+of the tasks (count, orientation, mnist, digits), whose full grids tell what any rungs would have
+found: location and textile test that choice. docs/results.md, section "Successive halving".
 
 Reported for each store: the shares of epochs and of seconds (target <= 0.4), how far the setting
 that halving found is below the one that the full grid chose on val, in points of val and of test
@@ -35,10 +35,18 @@ from losa.config import SweepConfig
 from losa.sweep.choosing import Setting, ranked
 from losa.sweep.run import Sweep
 
-STORES: Final = (
-    "runs/suite/textile-112px-every3.zarr",
-    "runs/suite/location-v1-800-200-2000-112px-every3.zarr",
+STORES: Final = tuple(
+    f"runs/suite/{name}-112px-every3.zarr"
+    for name in (
+        "location-v1-800-200-2000",
+        "textile",
+        "count-v1-800-200-2000",
+        "orientation-v1-800-200-2000",
+        "mnist",
+        "digits-8x8",
+    )
 )
+"""What ``python -m benchmarks tasks --grid default`` leaves."""
 RANKS: Final = (4, 8, 16)
 RATES: Final = (1e-3, 2e-3, 4e-3, 8e-3)
 COST, POINTS = 0.4, 0.3
