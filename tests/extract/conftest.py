@@ -12,12 +12,19 @@ from losa.extract.run import extract
 from tests.extract.drawn_once import models_drawn_once
 from tests.extract.extending import built_once
 from tests.extract.picture_folder import picture_folder, tiny_config
+from tests.extract.processes import end_all
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _models_are_drawn_once() -> Iterator[None]:
     with models_drawn_once():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_process_outlives_its_test() -> Iterator[None]:
+    yield
+    end_all()
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,13 @@ TINY = (
     *("--durability", "none", "--dataset", "folder:data"),
 )
 LOSA = (sys.executable, "-m", "losa")
+STARTED: list[subprocess.Popen[str]] = []
+"""All that was started in the test that runs."""
+
+
+def at_a_claim(number: int, signal: int) -> tuple[str, ...]:
+    """A module and its first arguments: ``losa``, which signals itself at its n-th claim."""
+    return "tests.extract.at_a_claim", str(number), str(int(signal))
 
 
 def start(
@@ -24,7 +31,7 @@ def start(
     """Start a command in a folder, in an environment with these variables."""
     changes = {name: str(value) for name, value in environment.items()}
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **changes}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*program, *words],
         cwd=folder,
         env=variables,
@@ -32,6 +39,22 @@ def start(
         stderr=subprocess.PIPE,
         text=True,
     )
+    STARTED.append(process)
+    return process
+
+
+def end_all() -> None:
+    """End whatever a test has left running, or stopped: it would spoil the tests after it."""
+    while STARTED:
+        process = STARTED.pop()
+        process.kill()
+        process.communicate()
+
+
+def wait_until_stopped(process: subprocess.Popen[str]) -> None:
+    """Wait until a process has stopped itself."""
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status), f"it ended with {os.waitstatus_to_exitcode(status)}"
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:

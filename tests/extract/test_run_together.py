@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from pathlib import Path
@@ -17,14 +16,16 @@ from tests.extract.extending import StopError, built_once, stop_after
 from tests.extract.picture_folder import picture_folder, tiny_config
 from tests.extract.processes import (
     TINY,
+    at_a_claim,
     claimed,
     committed,
     finish,
     start,
-    wait_until,
+    wait_until_stopped,
 )
 from tests.store.build import tree
 
+MODULE = (sys.executable, "-m")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
 
 
@@ -40,14 +41,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_killed_process_is_replaced_by_the_others(folder: Path) -> None:
     store = folder / "killed.zarr"
     words = ("extract", *TINY, "--store", store.name)
-    first = start(folder, *words, RANK=0, WORLD_SIZE=2)
-    wait_until(lambda: committed(store) > 0, first)
-    first.send_signal(signal.SIGSTOP)  # or it would be done before the second has begun
-    second = start(folder, *words, RANK=1, WORLD_SIZE=2)
-    wait_until(lambda: claimed(store, second.pid), first, second)
-    second.send_signal(signal.SIGKILL)
-    first.send_signal(signal.SIGCONT)
+    first = start(
+        folder, *at_a_claim(8, signal.SIGSTOP), *words, program=MODULE, RANK=0, WORLD_SIZE=2
+    )
+    wait_until_stopped(first)  # or it would be done before the second has begun
+    second = start(
+        folder, *at_a_claim(8, signal.SIGKILL), *words, program=MODULE, RANK=1, WORLD_SIZE=2
+    )
     assert finish(second, -signal.SIGKILL)[0] == ""
+    assert 0 < committed(store) < 21
+    assert claimed(store, first.pid)
+    assert claimed(store, second.pid)
+    first.send_signal(signal.SIGCONT)
     out, err = finish(first)
     assert json.loads(out)["splits"]["train"] == {"rows": 72, "ok": 72, "shards": 18}
     assert "extract: 100%" in err
@@ -55,20 +60,17 @@ def test_a_killed_process_is_replaced_by_the_others(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_torchrun_whose_process_is_killed_is_started_again_and_ends_the_store(folder: Path) -> None:
+def test_torchrun_whose_processes_are_killed_is_started_again_and_ends_the_store(
+    folder: Path,
+) -> None:
     store = folder / "torchrun.zarr"
-    words = (*TORCHRUN, "--nproc-per-node", "2", "--max-restarts", "0", "-m", "losa", "extract")
-    agent = start(folder, *TINY, "--store", store.name, program=words)
-    wait_until(lambda: committed(store) > 2, agent)
-    found = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
-    workers = [int(pid) for pid in found if claimed(store, int(pid))]
-    assert workers
-    os.kill(workers[0], signal.SIGKILL)
-    assert finish(agent, 1)[0] == ""
-    before = committed(store)
-    assert 2 < before < 21
+    words = ("extract", *TINY, "--store", store.name)
+    program = (*TORCHRUN, "--nproc-per-node", "2", "--max-restarts", "0", "-m")
+    killed = start(folder, *at_a_claim(8, signal.SIGKILL), *words, program=program)
+    assert finish(killed, 1)[0] == ""
+    assert 0 < committed(store) < 21
     assert not (store / layout.SEALED_OBJECT).exists()
-    out, _ = finish(start(folder, *TINY, "--store", store.name, program=words))
+    out, _ = finish(start(folder, "losa", *words, program=program))
     assert [json.loads(line)["store"] for line in out.splitlines()] == [str(store)]
     assert tree(store) == tree(folder / "one.zarr")
 
