@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,16 @@ def test_an_extraction_is_measured_beside_its_bare_forward(
     assert found["cost"]["hit"] == (found["cost"]["best"] <= 1.15)
     assert found["rows"] == found["batch_size"] == found["calibration"]["rows"] == 4
     assert not any(path.name.startswith("losa-bench") for path in tmp_path.iterdir())
+
+
+def test_the_work_of_a_millisecond_is_seen_by_the_processors_seconds() -> None:
+    spans = []
+    for _ in range(5):
+        before, started = extraction.processor_seconds(), time.thread_time()
+        while time.thread_time() - started < 0.001:
+            pass
+        spans.append(extraction.processor_seconds() - before)
+    assert all(span >= 0.0009 for span in spans), spans
 
 
 def test_an_extraction_of_clips_is_measured_with_decoding_outside_the_clock(
